@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
+from typing import Any
 
 import click
 from rich.console import Console
@@ -27,6 +28,18 @@ from rich.text import Text
 from glam_deploy.bundle import ParityRow
 
 
+def printable(text: str) -> str:
+    """Text without control characters, which could write anything to a terminal; they become escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+class _Console(Console):
+    """Prints no control character of a text, which may be from a file or its name."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
 def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
     """A console without markup and emoji codes, because file names must be printed unchanged.
 
@@ -36,7 +49,7 @@ def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     is_terminal = stream is not None and stream.isatty()
     is_dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
-    return Console(
+    return _Console(
         stderr=stderr,
         width=width,
         force_terminal=is_terminal,
@@ -89,14 +102,9 @@ def command_again(option: str) -> str:
     return shlex.join(["glam-deploy", *arguments])
 
 
-def printable(text: str) -> str:
-    """Text from a file without control characters, which could write anything to a terminal; they become escapes."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
 def line(text: str) -> Text:
     """Text in one line that is cut at the width of the terminal; line breaks in file names become spaces."""
-    return Text(" ".join(text.split()), no_wrap=True, overflow="ellipsis")
+    return Text(" ".join(printable(text).split()), no_wrap=True, overflow="ellipsis")
 
 
 def working(text: str) -> Status:

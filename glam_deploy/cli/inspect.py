@@ -44,7 +44,7 @@ def show_bundle(bundle: Bundle) -> None:
     if bundle.gates:
         console.out.print(gates_table(bundle.gates))
     console.out.print(console.parity_table(bundle.manifest.parity, "Graphs against the PyTorch reference, at export"))
-    console.out.print(console.printable(bundle.manifest.licence), style="dim")
+    console.out.print(bundle.manifest.licence, style="dim")
 
 
 def _content(bundle: Bundle) -> dict[str, object]:

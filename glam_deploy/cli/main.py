@@ -235,6 +235,8 @@ def _print_error(error: BaseException) -> int | None:
     if isinstance(error, ModuleNotFoundError):
         error = refusal(error) or error
     if isinstance(error, GlamError):
-        click.echo(f"glam-deploy: {error.message_for(Caller.RUN)}", err=True)
+        from glam_deploy.cli.console import printable
+
+        click.echo(printable(f"glam-deploy: {error.message_for(Caller.RUN)}"), err=True)
         return error.exit_code
     return None

@@ -287,3 +287,18 @@ def test_graphs_are_hashed_before_the_engine_sees_them(
     said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
     told = "graphs/global.onnx was changed" if bundle_is_changed else "is not an ONNX file"
     assert (said.code, told in said.err, "Traceback" in said.err) == (4, True, False)
+
+
+def test_no_name_of_a_file_reaches_the_terminal_as_a_command(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path
+) -> None:
+    """ESC [2J clears a terminal, ESC ]0; sets its title, BEL rings (ECMA-48)."""
+    good = image.rename(image.with_name("a\x1b[2J_L-CC.png"))
+    bad = image.with_name("b\x07\x1b]0;x.png")
+    bad.write_bytes(b"no picture")
+    said = cli("run", "--no-picture", "--bundle", bundle, "--out", tmp_path / "out", good, bad)
+    missing = cli("run", "--bundle", bundle, "--out", tmp_path / "out", tmp_path / "c\x1b[2J.png")
+    for text in (said.out, said.err, missing.out, missing.err):
+        assert not {"\x1b", "\x07"} & set(text)
+    assert r"a\x1b[2J" in said.out
+    assert r"c\x1b[2J" in missing.err
