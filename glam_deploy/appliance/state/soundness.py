@@ -26,7 +26,7 @@ def foreign_content(connection: sqlite3.Connection) -> str:
     if differing := sorted(found ^ expected):
         return f"its tables are not those of this release ({differing[0]})"
     for table, column in _PATHS:
-        query = f"SELECT DISTINCT {column} FROM {table} WHERE {column} NOT NULL"  # names of this file
+        query = f"SELECT DISTINCT {column} FROM {table} WHERE {column} NOT NULL"  # both names are of this module
         if not all(_is_inside(name) for (name,) in connection.execute(query)):
             return f"a path of the table {table} leads out of the data folder"
     if not all(_is_name(key) for (key,) in connection.execute("SELECT key FROM job")):
