@@ -43,6 +43,7 @@ def test_logging_in_and_out_in_chromium(seen: Seen) -> None:
     seen.page.wait_for_url(seen.address + "/login")
     seen.go("/failures")
     assert seen.page.url == seen.address + "/login?next=/failures"
+    seen.page.locator("#token:focus").wait_for()
     seen.page.keyboard.type(TOKEN)
     seen.page.keyboard.press("Enter")
     seen.page.wait_for_url(seen.address + "/failures")
