@@ -194,3 +194,20 @@ def test_fuse(network: NetworkSpec, places: list[tuple[int, int]]) -> None:
 def test_without_patch_maps_the_global_map_is_the_map() -> None:
     saliency = np.random.default_rng(0).random((2, *GMIC.map_shape), dtype=np.float32)
     assert patching.fuse(saliency, None, np.zeros((1, 2), np.int64), GMIC) is saliency
+
+
+def test_an_image_or_patch_without_its_place_is_an_error() -> None:
+    """Else the last one would be left out without a word."""
+    maps, unused = spots((10, 8, 1))[None], np.zeros((1, 0), np.float32)
+    images = np.zeros((2, 1, 64, 64), np.float32)
+    with pytest.raises(ValueError, match="zip"):
+        patching.select(images, GlobalMaps(saliency=maps, y_scale=unused, y_global=None, z_g=unused), 1, SMALL)
+    side = SMALL.patches.map_side
+    for patches, places in ((1, 2), (2, 1)):
+        with pytest.raises(ValueError, match="zip"):
+            patching.fuse(
+                np.zeros((2, *SMALL.map_shape), np.float32),
+                np.zeros((patches, 2, side, side), np.float32),
+                np.zeros((places, 2), np.int64),
+                SMALL,
+            )
