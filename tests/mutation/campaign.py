@@ -42,6 +42,10 @@ def _preprocess(name: str, *tests: str) -> Module:
     )
 
 
+def _agreement(name: str) -> Module:
+    return Module(f"glam_deploy/agreement/{name}.py", (f"tests/glam_deploy/agreement/test_{name}.py",))
+
+
 MODULES = {
     "foreground": _preprocess("foreground", "foreground", "window"),
     "window": _preprocess("window", "window"),
@@ -56,7 +60,8 @@ MODULES = {
     "diagnosis": _preprocess("diagnosis", "damage", "outline", "surroundings", "prepare"),
     "surroundings": _preprocess("surroundings", "damage", "outline", "surroundings"),
     "patching": Module("glam_deploy/runtime/patching.py", ("tests/glam_deploy/runtime/test_patching.py",)),
-    "agreement": Module("glam_deploy/agreement/*", ("tests/glam_deploy/agreement",)),
+    **{name: _agreement(name) for name in ("limits", "maps", "metrics", "summary")},
+    "verdict": Module("glam_deploy/agreement/verdict.py", ("tests/glam_deploy/gate/test_metrics.py",)),
     "gate_rule": Module("glam_deploy/bundle/gate_rule.py", ("tests/glam_deploy/test_gate_rule.py",)),
     "state": Module("glam_deploy/appliance/state/*", ("tests/glam_deploy/appliance/state",)),
 }
