@@ -46,6 +46,10 @@ def _agreement(name: str) -> Module:
     return Module(f"glam_deploy/agreement/{name}.py", (f"tests/glam_deploy/agreement/test_{name}.py",))
 
 
+def _state(name: str, test: str) -> Module:
+    return Module(f"glam_deploy/appliance/state/{name}.py", (f"tests/glam_deploy/appliance/{test}.py",))
+
+
 MODULES = {
     "foreground": _preprocess("foreground", "foreground", "window"),
     "window": _preprocess("window", "window"),
@@ -63,7 +67,11 @@ MODULES = {
     **{name: _agreement(name) for name in ("limits", "maps", "metrics", "summary")},
     "verdict": Module("glam_deploy/agreement/verdict.py", ("tests/glam_deploy/gate/test_metrics.py",)),
     "gate_rule": Module("glam_deploy/bundle/gate_rule.py", ("tests/glam_deploy/test_gate_rule.py",)),
-    "state": Module("glam_deploy/appliance/state/*", ("tests/glam_deploy/appliance/state",)),
+    "jobs": _state("jobs", "work/test_jobs"),
+    "deliveries": _state("deliveries", "dispatch/test_deliveries"),
+    "attempts": _state("attempts", "dispatch/test_deliveries"),
+    "fetches": _state("fetches", "fetch/test_fetches"),
+    "priority": _state("priority", "test_priority"),
 }
 
 
