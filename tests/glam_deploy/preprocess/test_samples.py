@@ -16,7 +16,7 @@ from glam_deploy.records import Pixels
 def views(draw: st.DrawFn) -> tuple[Pixels, Breast]:
     """Pixels that are numbered, and a breast whose rows end anywhere in them."""
     rows, columns = draw(st.sampled_from([(40, 30), (70, 1090), (650, 60), (1100, 150), (1650, 40)]))
-    top, left = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+    top, left = draw(st.sampled_from([0, 1, 9, rows // 2 - 1])), draw(st.sampled_from([0, 1, 8, columns // 2 - 1]))
     bottom, right = draw(st.integers(rows - 9, rows)), draw(st.integers(columns - 9, columns))
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     starts, ends = rng.integers(left, left + 5, bottom - top), rng.integers(right - 5, right, bottom - top) + 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from glam_deploy.errors import InputError
+from glam_deploy.errors import InputError, Remedy
 from glam_deploy.preprocess import from_cropped, from_standardized, standardize, whole_frame
 from glam_deploy.records import Source, View
 
@@ -62,8 +62,10 @@ def test_the_tolerance_itself_is_within(image: np.ndarray, accepted: bool, monke
     if accepted:
         assert from_standardized(image, source=SOURCE, network_shape=SHAPE).view is None
         return
-    with pytest.raises(InputError, match=f"mean is {image.mean():.4g} and its standard deviation {image.std():.4g}"):
+    moments = f"mean is {image.mean():.4g} and its standard deviation {image.std():.4g}"
+    with pytest.raises(InputError, match=moments) as caught:
         from_standardized(image, source=SOURCE, network_shape=SHAPE)
+    assert caught.value.remedies == (Remedy.RAW,)
 
 
 def test_pixels_that_are_no_numbers_are_counted() -> None:
@@ -75,8 +77,9 @@ def test_pixels_that_are_no_numbers_are_counted() -> None:
 
 @pytest.mark.parametrize("image", [SIGNS, SIGNS.astype(np.float32)[:5], SIGNS.astype(np.float32)[None]])
 def test_an_input_of_another_type_or_shape(image: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"float array of shape \(6, 4\), this is "):
+    with pytest.raises(InputError, match=r"float array of shape \(6, 4\), this is ") as caught:
         from_standardized(image, source=SOURCE, network_shape=SHAPE)
+    assert caught.value.remedies == (Remedy.RAW,)
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">u2"])
