@@ -16,6 +16,7 @@ from glam_deploy.preprocess import (
     point_to_source,
     prepare,
 )
+from glam_deploy.preprocess.frame import half_turned
 
 from . import scenes
 
@@ -82,6 +83,16 @@ def test_points_follow_the_definition(placement, data):
     assert point_to_source(placement, point) == expected
     if expected is not None:
         assert point_to_network(placement, expected) == point
+
+
+@settings(max_examples=100)
+@given(placement=placements(most=40, window=WINDOW))
+def test_the_turned_image_has_every_pixel_at_the_opposite_place(placement):
+    turned, (rows, columns) = half_turned(placement), placement.source_shape
+    for point in np.ndindex(WINDOW):
+        there = by_definition(placement, *point)
+        assert by_definition(turned, *point) == (there and (rows - 1 - there[0], columns - 1 - there[1]))
+    assert half_turned(turned) == placement
 
 
 @settings(max_examples=200)

@@ -34,6 +34,7 @@ def test_parts_are_those_of_the_whole(placement, cell, seed):
     assert maps.shape == whole.shape
     np.testing.assert_array_equal(maps.whole(), whole)
     masks = maps.above([0.5, 0.25])
+    assert (maps.whole().dtype, masks.dtype) == (np.float32, np.bool_)
     np.testing.assert_array_equal(masks, whole > np.array([0.5, 0.25])[:, None, None])
     for n, threshold in enumerate((0.5, 0.25)):
         box = maps.extent(n, threshold)
@@ -43,6 +44,25 @@ def test_parts_are_those_of_the_whole(placement, cell, seed):
         top, left, bottom, right = box
         np.testing.assert_array_equal(maps.cut(n, box), whole[n, top:bottom, left:right])
         assert masks[n].sum() == masks[n, top:bottom, left:right].sum()
+
+
+@pytest.mark.parametrize("threshold", [n / 10 for n in range(1, 10)])
+def test_a_value_at_the_threshold_is_not_above_it(threshold):
+    """Thresholds are rounded to float32, as the maps are; the next larger number is above."""
+    maps = np.full((2, 5, 4), np.float32(threshold))
+    maps[1, 2, 1:3] = np.nextafter(np.float32(threshold), np.float32(1))
+    made = SourceMaps.of(maps)
+    assert np.argwhere(made.above([threshold, threshold])).tolist() == [[1, 2, 1], [1, 2, 2]]
+    assert made.extent(0, threshold) is None
+    assert made.extent(1, threshold) == (2, 1, 3, 3)
+
+
+def test_maps_of_the_source_are_themselves():
+    maps = np.random.default_rng(0).random((3, 7, 5), np.float32)
+    made = SourceMaps.of(maps)
+    assert made.shape == (3, 7, 5)
+    np.testing.assert_array_equal(made.whole(), maps)
+    np.testing.assert_array_equal(made.cut(1, (2, 1, 6, 4)), maps[1, 2:6, 1:4])
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -67,6 +87,7 @@ def test_a_sample_shows_what_lies_under_its_pixels_centres(placement, share, cel
     grid = np.random.default_rng(0).uniform(0.1, 1, (2, WINDOW[0] // cell, WINDOW[1] // cell)).astype(np.float32)
     shape = tuple(max(1, round(n * share)) for n in placement.source_shape)
     sample = SourceMaps(grid=grid, cell=cell, placement=placement).sample(shape)
+    assert (sample.dtype, sample.shape) == (np.float32, (2, *shape))
     rows, columns = (
         (2 * np.arange(n) + 1) * full // (2 * n) for n, full in zip(shape, placement.source_shape, strict=True)
     )
