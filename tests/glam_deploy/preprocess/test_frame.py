@@ -1,5 +1,7 @@
 """The way back: a bright pixel of the source, found in the network's input, must land where it came from."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,18 +73,15 @@ def by_definition(placement, row, column):
     return (bottom - 1 - r, right - 1 - c) if placement.half_turn else (top + r, left + c)
 
 
-@settings(max_examples=300)
-@given(placement=placements(), data=st.data())
-def test_points_follow_the_definition(placement, data):
-    near = st.tuples(
-        st.integers(-5, 405).map(lambda r: r - placement.row_shift),
-        st.integers(-5, 405).map(lambda c: c - placement.column_shift),
-    )
-    point = data.draw(near)
-    expected = by_definition(placement, *point)
-    assert point_to_source(placement, point) == expected
-    if expected is not None:
-        assert point_to_network(placement, expected) == point
+@settings(max_examples=200)
+@given(placement=placements(most=40, window=WINDOW))
+def test_points_follow_the_definition(placement):
+    """All of them, and those around the network frame."""
+    for point in product(range(-2, WINDOW[0] + 2), range(-2, WINDOW[1] + 2)):
+        expected = by_definition(placement, *point)
+        assert point_to_source(placement, point) == expected
+        if expected is not None:
+            assert point_to_network(placement, expected) == point
 
 
 @settings(max_examples=100)
@@ -95,16 +94,15 @@ def test_the_turned_image_has_every_pixel_at_the_opposite_place(placement):
     assert half_turned(turned) == placement
 
 
-@settings(max_examples=200)
-@given(placement=placements(), data=st.data())
+@settings(max_examples=400)
+@given(placement=placements(most=40, window=WINDOW), data=st.data())
 def test_a_box_covers_the_source_pixels_of_its_own_pixels(placement, data):
-    top = data.draw(st.integers(-5, 405)) - placement.row_shift
-    left = data.draw(st.integers(-5, 405)) - placement.column_shift
+    top, left = data.draw(st.integers(-3, WINDOW[0])), data.draw(st.integers(-3, WINDOW[1]))
     box = (top, left, top + data.draw(st.integers(0, 9)), left + data.draw(st.integers(0, 9)))
     pixels = {by_definition(placement, r, c) for r in range(box[0], box[2]) for c in range(box[1], box[3])} - {None}
     found = box_to_source(placement, box)
     covered = set() if found is None else {(r, c) for r in range(found[0], found[2]) for c in range(found[1], found[3])}
-    assert covered == pixels
+    assert covered == pixels and (found is None) == (not pixels)
 
 
 @settings(max_examples=200)
