@@ -133,6 +133,7 @@ def test_images_that_were_not_compared_fail_whatever_the_others_say() -> None:
         },
     }
     assert judge([], Limits()).metrics is None
+    assert verdict.metrics == metrics([bad])
     assert judge([row().agreement], Limits(flips=1)).to_json()["passed"] is True
 
 
@@ -159,6 +160,13 @@ def test_counts_over_images_maps_classes_and_thresholds() -> None:
     assert [point.images for point in found.dice["global"]["benign"]] == [2] + [1] * 8
     assert [point.threshold for point in found.dice["global"]["benign"]] == [n / 10 for n in range(1, 10)]
     assert found.dice["fused"]["malignant"][0].median == 1
+
+
+def test_a_lesion_counts_for_its_own_class_whatever_their_number() -> None:
+    for labels in (["benign"], ["benign", "malignant", "third"]):
+        maps = [parity("global", label, *((None, State.LOST) if label == "benign" else ())) for label in labels]
+        image = ImageAgreement(maps=tuple(maps), patches=(), scores={}, flips=(), reasons=())
+        assert metrics([image]).lost_or_new == 1
 
 
 def test_patches_of_several_slots() -> None:
