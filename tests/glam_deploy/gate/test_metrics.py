@@ -169,6 +169,16 @@ def test_a_lesion_counts_for_its_own_class_whatever_their_number() -> None:
         assert metrics([image]).lost_or_new == 1
 
 
+def test_the_interval_of_a_median_begins_at_ten_images() -> None:
+    """Near the third and the tenth of twelve values, the 95 % interval of a median by order statistics."""
+    dices = np.linspace(0.9, 1.0, 12)
+    rows = [row(parity("fused", "benign", float(dice))).agreement for dice in dices]
+    (low, high) = metrics(rows).dice["fused"]["benign"][8].interval or (0, 0)
+    step = dices[1] - dices[0]
+    assert (low, high) == pytest.approx((dices[2], dices[9]), abs=step)
+    assert metrics(rows[:9]).dice["fused"]["benign"][8].interval is None
+
+
 def test_patches_of_several_slots() -> None:
     """The interval is of the mean share of an image: in every second of twelve, one of two patches agrees."""
     same = PatchAgreement(same=True, tied=False, iou=1.0, moved_px=0.0)
