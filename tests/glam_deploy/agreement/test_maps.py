@@ -179,10 +179,8 @@ def test_maps_of_a_network_without_patches() -> None:
 
 def test_another_number_of_patches_is_an_error() -> None:
     """Else the last one would be compared with nothing."""
-    more = answer()
-    more["saliency_patches"] = np.concatenate([more["saliency_patches"]] * 2)
     with pytest.raises(ValueError, match="zip"):
-        compare_maps(answer(), more, GLAM, forced=more["saliency_patches"][:1])
+        compare_maps(answer(), answer(), GLAM, forced=answer()["saliency_patches"][:1])
     with pytest.raises(ValueError, match="zip"):
         compare_patches(at((0, 0)), at((0, 0), (0, 0)), GLAM)
 
@@ -195,3 +193,18 @@ def test_a_tie_is_twice_the_roundings_of_a_window() -> None:
 def test_boxes_that_only_touch_have_nothing_in_common() -> None:
     found = compare_patches(at((0, 0), (0, 0), (0, 0)), at((512, 0), (0, 512), (511, 511)), GLAM)
     assert [patch.iou for patch in found] == [0, 0, pytest.approx(1 / (2 * 512**2 - 1))]
+
+
+def test_all_places_of_a_map_without_contrast_are_tied() -> None:
+    expected = at((0, 0), (0, 0))
+    expected["saliency_global"][:] = 0.5
+    found = compare_patches(expected | {"patch_locations": np.array([[0, 0], [1440, 512]])}, expected, GLAM)
+    assert [(patch.same, patch.tied) for patch in found] == [(True, False), (False, True)]
+
+
+def test_a_place_that_was_taken_is_not_tied_again() -> None:
+    expected = at((960, 1280), (0, 0))
+    expected["saliency_global"][:] = 0
+    expected["saliency_global"][0, 60:70, 80:90] = expected["saliency_global"][0, 10:18, 10:18] = 0.5
+    found = compare_patches(expected | {"patch_locations": np.array([[960, 1280], [960, 1280]])}, expected, GLAM)
+    assert [(patch.same, patch.tied) for patch in found] == [(True, False), (False, False)]
