@@ -131,3 +131,4 @@ def test_the_limit_is_of_finite_values_over_all() -> None:
     expected = floats(np.inf, 4, np.nan, -4)
     assert compare("y", floats(0, 0, 0, 0), expected, precision="int8").limit == 0.5 * 8 / 4
     assert compare("y", floats(0, 0, 0, 0), expected).limit == pytest.approx(4e-4)
+    assert compare("y", floats(0), floats(np.nan)).limit == 1e-4, "of no finite value at all"
