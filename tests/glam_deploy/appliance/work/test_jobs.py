@@ -339,6 +339,19 @@ def test_a_job_on_the_same_mammograms_is_not_made_again(connection: sqlite3.Conn
     assert [view.sop_uid for view in jobs.job_views(connection, third)] == ["1.1"]
 
 
+def test_jobs_on_mammograms_that_return_have_keys_of_their_own(connection: sqlite3.Connection) -> None:
+    """Of two studies, each of whose second mammogram comes and goes; the first job has its sources as its key."""
+    for study in ("1.2.1", "1.2.2"):
+        assembled(connection, f"{study}.1", f"{study}.2", study=study)
+        for there in (0, 1, 0, 1, 0):
+            connection.execute("UPDATE instance SET is_mammogram = ? WHERE sop_uid = ?", (there, f"{study}.2"))
+            with transaction(connection):
+                assert jobs.create_job(connection, study)
+    found = [tuple(each) for each in connection.execute("SELECT key, sources FROM job ORDER BY id")]
+    assert len({key for key, _ in found}) == 12
+    assert [key == sources for key, sources in found] == [True, True, False, False, False, False] * 2
+
+
 # a person's decisions
 
 
