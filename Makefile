@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo programs test lowest-test test-slow check validate report-test web-test pacs-test kill-test soak debian-test bench gpu-check clean bindings-test install-test network-test dist bills-test compatibility triton-test ray-test fuzz site docs-test pictures
+.PHONY: help demo programs test lowest-test test-slow check validate report-test web-test pacs-test kill-test soak debian-test bench gpu-check clean bindings-test install-test network-test dist bills-test compatibility triton-test ray-test fuzz mutate site docs-test pictures
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -114,6 +114,13 @@ fuzz: $(INSTALLED)  ## every parser on damaged input for MINUTES in all, guided 
 	$(FUZZ)/python -m pip install --quiet atheris==3.0.0
 	$(FUZZ)/python tests/fuzz/campaign.py --minutes $(MINUTES)
 
+MUTATE := .venv-mutate/bin
+mutate: $(INSTALLED)  ## one change at a time in the code that decides pixels and states, and whether a test notices it; hours, or MODULES="frame window"
+	test -d .venv-mutate || $(PYTHON) -m venv .venv-mutate
+	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" > $$(echo .venv-mutate/lib/python3*/site-packages)/glam_deploy_venv.pth
+	$(MUTATE)/python -m pip install --quiet mutmut==3.8.1
+	OMP_NUM_THREADS=1 OPENCV_FOR_THREADS_NUM=1 nice -n 10 $(MUTATE)/python tests/mutation/campaign.py $(MODULES)
+
 SITE := .venv-site/bin
 site: $(INSTALLED)  ## the documentation as a site that needs no network, in build/site; installs Debian's npm where apt-get is root's
 	command -v npm >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nodejs npm; }
@@ -162,4 +169,4 @@ gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that
 	$(BIN)/python -m glam_bench.gpu_check --out benchmarks/results
 
 clean:
-	rm -rf .venv .venv-lowest .venv-ray .venv-triton .venv-fuzz .venv-site .venv-dist demo build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-ray .venv-triton .venv-fuzz .venv-mutate .venv-site .venv-dist demo build dist mutants *.egg-info

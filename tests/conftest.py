@@ -16,7 +16,7 @@ from expected import need
 from filelock import FileLock
 from golden import network
 from golden.recipe import mammogram
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from torch import Tensor
 
 from glam_deploy.bundle import CHECKPOINT_FILE, FUSION_WEIGHTS_FILE, graph_file, open_bundle, write_manifest
@@ -37,7 +37,14 @@ def pytest_configure() -> None:
     COLUMNS, which Rich keeps for good when a console is made: before a test sets another. By default Hypothesis fails
     examples that take longer than 200 ms, and data that is slow to make: any may be, under load.
     """
-    settings.register_profile("without a clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    phases = (Phase.explicit, Phase.generate) if "MUTANT_UNDER_TEST" in os.environ else tuple(Phase)
+    settings.register_profile(
+        "without a clock",
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        phases=phases,
+        derandomize="MUTANT_UNDER_TEST" in os.environ,
+    )
     settings.load_profile("without a clock")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("COLUMNS", None)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from glam_deploy.agreement.image import flips
-from glam_deploy.agreement.maps import MapAgreement, State, compare_maps, compare_patches, overlap
-from glam_deploy.networks import GLAM
+from glam_deploy.agreement.maps import MapAgreement, State, compare_maps, compare_patches, map_cells, overlap, tie
+from glam_deploy.networks import CAM, GLAM, GMIC
 
 
 def cells(count: int, start: int = 0) -> np.ndarray:
@@ -149,3 +149,62 @@ def test_flips() -> None:
     assert flips(other | {"y_fusion": np.array([0.1, 0.499], np.float32)}, answer() | head, GLAM, 0.5) == (
         "y_fusion malignant",
     )
+
+
+def test_a_cell_of_each_map_in_input_pixels() -> None:
+    assert map_cells(GLAM) == {"global": 16 * 16, "patch": 4 * 4, "fused": 4 * 4}
+    assert map_cells(GMIC) == {"global": 64 * 64}
+    assert set(map_cells(CAM)) == {"global"}
+
+
+def test_a_value_at_a_threshold_is_part_of_the_lesion() -> None:
+    """Each threshold is rounded to float32, as the maps are."""
+    for n in range(1, 10):
+        level = answer()
+        level["saliency_global"] = np.where(level["saliency_global"] > 0, np.float32(n / 10), np.float32(0))
+        found = by_name(compare_maps(level, level, GLAM))["global", "benign"]
+        assert found.dice == (1.0,) * n + (None,) * (9 - n)
+
+
+def test_maps_of_a_network_without_patches() -> None:
+    """And those of GMIC, whose patches have no maps."""
+    for network in (CAM, GMIC):
+        maps = {"saliency_global": np.zeros((2, *network.map_shape), np.float32)}
+        maps["saliency_global"][1, :5, :5] = 0.35
+        found = by_name(compare_maps(maps, maps, network))
+        assert set(found) == {("global", "benign"), ("global", "malignant")}
+        assert found["global", "malignant"].dice == (1.0,) * 3 + (None,) * 6
+    assert compare_patches({}, {}, CAM) == ()
+
+
+def test_another_number_of_patches_is_an_error() -> None:
+    """Else the last one would be compared with nothing."""
+    with pytest.raises(ValueError, match="zip"):
+        compare_maps(answer(), answer(), GLAM, forced=answer()["saliency_patches"][:1])
+    with pytest.raises(ValueError, match="zip"):
+        compare_patches(at((0, 0)), at((0, 0), (0, 0)), GLAM)
+
+
+def test_a_tie_is_twice_the_roundings_of_a_window() -> None:
+    assert tie(GLAM) == 2 * 62 * 2.0**-24
+    assert tie(GMIC) == 2 * 6 * 2.0**-24
+
+
+def test_boxes_that_only_touch_have_nothing_in_common() -> None:
+    found = compare_patches(at((0, 0), (0, 0), (0, 0)), at((512, 0), (0, 512), (511, 511)), GLAM)
+    assert [patch.iou for patch in found] == [0, 0, pytest.approx(1 / (2 * 512**2 - 1))]
+
+
+def test_all_places_of_a_map_without_contrast_are_tied() -> None:
+    expected = at((0, 0), (0, 0))
+    expected["saliency_global"][:] = 0.5
+    found = compare_patches(expected | {"patch_locations": np.array([[0, 0], [1440, 512]])}, expected, GLAM)
+    assert [(patch.same, patch.tied) for patch in found] == [(True, False), (False, True)]
+
+
+def test_a_place_that_was_taken_is_not_tied_again() -> None:
+    expected = at((960, 1280), (0, 0))
+    expected["saliency_global"][:] = 0
+    expected["saliency_global"][0, 60:70, 80:90] = expected["saliency_global"][0, 10:18, 10:18] = 0.5
+    found = compare_patches(expected | {"patch_locations": np.array([[960, 1280], [960, 1280]])}, expected, GLAM)
+    assert [(patch.same, patch.tied) for patch in found] == [(True, False), (False, False)]

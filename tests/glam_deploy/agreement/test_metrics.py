@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glam_deploy.agreement.limits import TOLERANCE
-from glam_deploy.agreement.metrics import compare, dice
+from glam_deploy.agreement.metrics import Comparison, compare, dice
 from glam_deploy.json_records import to_json
 from glam_deploy.precision import PRECISIONS, Precision
 
@@ -108,3 +108,27 @@ def test_dice_of_empty_masks() -> None:
 def test_8_bits_may_be_off_by_half_of_the_mean() -> None:
     assert compare("y", floats(0.5, 1.5), floats(1, 2), precision="int8").passed
     assert not compare("y", floats(0, 1.2), floats(1, 2), precision="int8").passed
+
+
+def test_a_row_of_a_manifest_holds_every_number() -> None:
+    row = Comparison(name="y", precision="fp16", max_abs=0.5, mean_abs=0.25, limit=0.25, tied=3).as_row()
+    assert (row.output, row.precision, row.max_abs, row.mean_abs, row.limit) == ("y", "fp16", 0.5, 0.25, 0.25)
+    assert (row.passed, row.tied) == (True, 3)
+
+
+def test_a_mean_that_is_not_finite_is_not_written() -> None:
+    row = Comparison(name="y", max_abs=1.0, mean_abs=np.inf, limit=2).as_row()
+    assert (row.max_abs, row.mean_abs) == (1.0, None)
+
+
+def test_differences_are_not_rounded_to_the_type_of_the_values() -> None:
+    """In fp16 the difference of 1 and 1 + 2^-12 would be 0; two integers of 64 bits wrap around in theirs."""
+    assert compare("y", np.ones(1, np.float16), np.full(1, 1 + 2.0**-12)).max_abs == 2.0**-12
+    assert compare("y", floats(1, 2), np.array([1, 3], np.uint8)).mean_abs == 0.5
+
+
+def test_the_limit_is_of_finite_values_over_all() -> None:
+    expected = floats(np.inf, 4, np.nan, -4)
+    assert compare("y", floats(0, 0, 0, 0), expected, precision="int8").limit == 0.5 * 8 / 4
+    assert compare("y", floats(0, 0, 0, 0), expected).limit == pytest.approx(4e-4)
+    assert compare("y", floats(0), floats(np.nan)).limit == 1e-4, "of no finite value at all"

@@ -5,7 +5,16 @@ from itertools import product
 import numpy as np
 import pytest
 
-from glam_deploy.agreement.summary import auroc, auroc_interval, interval, rank_agreement, ranks
+from glam_deploy.agreement.summary import (
+    auroc,
+    auroc_interval,
+    interval,
+    percentiles,
+    rank_agreement,
+    ranks,
+    weight_by_score,
+    weighted_auroc,
+)
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -73,3 +82,36 @@ def test_paired_areas_move_together() -> None:
     low, high = auroc_interval([float(p) for p in positive], weak, positive) or (0, 0)
     difference = 1 - (auroc(weak, positive) or 0)
     assert 0 < low < difference < high < 1
+
+
+def test_weights_are_repetitions() -> None:
+    scores, positive = random(10, 12, levels=4), random(11, 12) > 0.4
+    weights = np.random.default_rng(12).integers(0, 4, (5, 12))
+    weights[1] = positive  # no weight on any negative image
+    expected = [auroc(np.repeat(scores, w).tolist(), np.repeat(positive, w).tolist()) for w in weights]
+    found = weighted_auroc(scores, positive, weights.astype(np.float64))
+    assert expected[1] is None and np.isnan(found[1])
+    assert [area for n, area in enumerate(found) if n != 1] == pytest.approx([e for e in expected if e is not None])
+
+
+def test_weights_at_each_score() -> None:
+    scores, positive = np.array([0.5, 0.1, 0.5, 0.9]), np.array([True, False, False, True])
+    negatives, positives = weight_by_score(scores, positive, np.array([[1.0, 2, 3, 4], [0, 1, 0, 1]]))
+    assert negatives.tolist() == [[2, 3, 0], [1, 0, 0]]
+    assert positives.tolist() == [[0, 1, 4], [0, 0, 1]]
+    assert auroc([], []) is None
+
+
+def test_the_middle_95_percent() -> None:
+    assert percentiles(np.arange(2001.0)[::-1]) == pytest.approx((50, 1950))
+
+
+def test_intervals_of_areas_begin_at_ten_images_of_both_labels() -> None:
+    scores = np.linspace(0, 1, 10).tolist()
+    assert auroc_interval(scores, scores, [False] * 5 + [True] * 5) == (0, 0)
+    assert auroc_interval(scores, scores, [True] * 10) is None
+
+
+def test_three_images_can_be_ranked_where_their_scores_differ_on_both_sides() -> None:
+    assert rank_agreement([0.1, 0.2, 0.3], [0.5, 0.5, 0.5]) is None
+    assert rank_agreement([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]) == pytest.approx(1)

@@ -109,6 +109,89 @@ def test_patches_and_flips() -> None:
     ]
 
 
+def test_images_that_were_not_compared_fail_whatever_the_others_say() -> None:
+    bad = row(flips=("y_global benign",)).agreement
+    assert judge([], Limits()).failures == ("no image was compared",)
+    assert judge([], Limits(), not_computed=1).failures == ("1 image gave NaN, infinite numbers or an error",)
+    assert judge([], Limits(), unreadable=2).failures == ("2 images could not be read",)
+    assert judge([row().agreement], Limits(), unreadable=1).failures == ("1 image could not be read",)
+    verdict = judge([bad], Limits(), not_computed=3, unreadable=1)
+    assert verdict.to_json() == {
+        "passed": False,
+        "failures": [
+            "3 images gave NaN, infinite numbers or an error",
+            "decisions flipped: 1, limit 0",
+            "1 image could not be read",
+        ],
+        "limits": {
+            "dice_median": 0.99,
+            "dice_worst": 0.95,
+            "patch_agreement": 0.99,
+            "flips": 0,
+            "lost": 0,
+            "operating_point": 0.5,
+        },
+    }
+    assert judge([], Limits()).metrics is None
+    assert verdict.metrics == metrics([bad])
+    assert judge([row().agreement], Limits(flips=1)).to_json()["passed"] is True
+
+
+def test_counts_over_images_maps_classes_and_thresholds() -> None:
+    """A lesion of a class counts once for an image, however many of its maps lost it."""
+    lost = [parity(name, "benign", None, State.LOST) for name in ("global", "patch", "fused")]
+    new = parity("fused", "malignant", None, State.NEW)
+    once = MapAgreement(
+        map="global",
+        label="benign",
+        dice=(1.0, *[None] * 8),
+        states=(State.JUDGED, State.ALMOST_EMPTY, *[State.EMPTY] * 7),
+    )
+    rows = [
+        row(*lost, new, reasons=("patch moved", "local differs")),
+        row(new, reasons=("local differs",)),
+        row(once, flips=("y_global benign", "y_global malignant")),
+    ]
+    found = metrics([one.agreement for one in rows])
+    assert (found.images, found.lost_or_new, found.flips) == (3, 3, 2)
+    assert found.states == {"lost": 27, "new": 18, "almost empty": 1}
+    assert found.judged == 3 * 6 * 9 - 27 - 18 - 8
+    assert list(found.reasons.items()) == [("local differs", 2), ("patch moved", 1)]
+    assert [point.images for point in found.dice["global"]["benign"]] == [2] + [1] * 8
+    assert [point.threshold for point in found.dice["global"]["benign"]] == [n / 10 for n in range(1, 10)]
+    assert found.dice["fused"]["malignant"][0].median == 1
+
+
+def test_a_lesion_counts_for_its_own_class_whatever_their_number() -> None:
+    for labels in (["benign"], ["benign", "malignant", "third"]):
+        maps = [parity("global", label, *((None, State.LOST) if label == "benign" else ())) for label in labels]
+        image = ImageAgreement(maps=tuple(maps), patches=(), scores={}, flips=(), reasons=())
+        assert metrics([image]).lost_or_new == 1
+
+
+def test_the_interval_of_a_median_begins_at_ten_images() -> None:
+    """Near the third and the tenth of twelve values, the 95 % interval of a median by order statistics."""
+    dices = np.linspace(0.9, 1.0, 12)
+    rows = [row(parity("fused", "benign", float(dice))).agreement for dice in dices]
+    (low, high) = metrics(rows).dice["fused"]["benign"][8].interval or (0, 0)
+    step = dices[1] - dices[0]
+    assert (low, high) == pytest.approx((dices[2], dices[9]), abs=step)
+    assert metrics(rows[:9]).dice["fused"]["benign"][8].interval is None
+
+
+def test_patches_of_several_slots() -> None:
+    """The interval is of the mean share of an image: in every second of twelve, one of two patches agrees."""
+    same = PatchAgreement(same=True, tied=False, iou=1.0, moved_px=0.0)
+    moved = PatchAgreement(same=False, tied=False, iou=0.25, moved_px=300.0)
+    rows = [row(patches=(same, moved if n % 2 else same)) for n in range(12)]
+    found = metrics([one.agreement for one in rows]).patches
+    assert found is not None
+    assert (found.patches, found.same, found.tied, found.agreement) == (24, 18, 0, 0.75)
+    assert (found.worst_iou, found.most_moved_px) == (0.25, 300)
+    assert found.interval is not None and 0.5 < found.interval[0] < 0.75 < found.interval[1] < 1
+    assert metrics([row(patches=()).agreement]).patches is None
+
+
 def test_scores_and_areas() -> None:
     """Twelve images with masks: the candidate has two of them in the wrong order."""
     reference = np.linspace(0.1, 0.9, 12)

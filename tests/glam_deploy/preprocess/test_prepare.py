@@ -1,11 +1,14 @@
 """The whole way at full size, and every documented refusal and notice."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from glam_deploy.errors import InputError
+from glam_deploy.errors import InputError, Remedy
 from glam_deploy.networks import GLAM
-from glam_deploy.preprocess import from_standardized, network_input, place, prepare
+from glam_deploy.preprocess import from_standardized, network_input, place, point_to_source, prepare
+from glam_deploy.preprocess.prepare import check_raw
 from glam_deploy.records import Mammogram, Notice, Source, View
 
 from . import scenes, slow
@@ -26,6 +29,47 @@ def test_same_input_as_the_published_steps(view, flip):
     made = prepare(sample)
     np.testing.assert_allclose(made.image, (expected - expected.mean()) / expected.std(), rtol=0, atol=1e-5)
     assert made.view == view and made.source is sample.source
+
+
+SMALL = (300, 220)
+"""A network frame that is smaller than the breast of `numbered` in both directions."""
+
+
+def numbered(view, flip=False, half_turn=False):
+    """A view in which every pixel of the breast has a value of its own."""
+    tissue = scenes.tissue(420, 340, reach=0.8, height=0.45)
+    values = np.random.default_rng(4).permutation(tissue.size).reshape(tissue.shape) % 60000 + 1
+    return scenes.mammogram(
+        np.where(tissue > 0, values, 0).astype(np.uint16), view, horizontal_flip=flip, half_turn=half_turn
+    )
+
+
+@pytest.mark.parametrize(("view", "flip"), scenes.FLIPS)
+def test_a_small_window_in_every_orientation(view, flip):
+    sample = numbered(view, flip)
+    expected = slow.preprocess(
+        sample.pixels, faces_left=sample.faces_left, is_mlo=view.is_mlo, n=100, buffer=50, size=SMALL
+    )
+    made = prepare(sample, network_shape=SMALL)
+    window = expected.window.astype(np.float64)
+    np.testing.assert_allclose(made.image, (window - window.mean()) / window.std(), rtol=0, atol=1e-5)
+    assert made.placement.crop_window == expected.crop_window
+    assert made.placement.best_center == expected.best_center
+    assert (made.placement.source_shape, made.placement.network_shape) == (sample.pixels.shape, SMALL)
+    assert made.crop_facts.rightmost_points == expected.rightmost
+    turned = numbered(view, flip, half_turn=True)
+    again = prepare(turned, network_shape=SMALL)
+    np.testing.assert_array_equal(again.image, made.image)
+    assert (again.notices, again.crop_facts) == (made.notices, made.crop_facts)
+    assert place(turned, network_shape=SMALL).pixels is turned.pixels
+    in_crop = np.count_nonzero(sample.pixels)
+    share = 100 * (1 - np.count_nonzero(window) / in_crop)
+    assert made.notices[0].code == "tissue-outside-window"
+    assert made.notices[0].message == f"{share:.2g} % of the foreground is outside the 300 x 220 window."
+    assert again.placement.half_turn and not made.placement.half_turn
+    at = np.argwhere(made.image == made.image.max())[0]
+    for placed, pixels in ((made, sample.pixels), (again, turned.pixels)):
+        assert pixels[point_to_source(placed.placement, tuple(at))] == window.max()
 
 
 def crop_rows(sample):
@@ -164,6 +208,45 @@ def test_a_background_above_zero_behind_a_black_rim_is_refused(view, flip, rim, 
 
 def test_a_breast_cut_off_by_the_far_edge_is_not_a_background():
     assert prepare(scenes.mammogram(scenes.tissue(700, 500, reach=1.02))).image.shape == GLAM.input_shape
+
+
+SIGNS = np.where(np.indices((6, 4)).sum(axis=0) % 2, -1.0, 1.0)
+"""Mean 0 and standard deviation 1, both exactly."""
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("image", [SIGNS, SIGNS + 0.0625, SIGNS - 0.0625, SIGNS * 1.0625, SIGNS * 0.9375])
+def test_a_standardized_array_is_not_taken_for_raw(image, dtype, monkeypatch):
+    """With a tolerance that binary numbers hold exactly, and is within."""
+    monkeypatch.setattr(sys.modules["glam_deploy.preprocess.prepare"], "TOLERANCE", 0.0625)
+    with pytest.raises(InputError, match=rf"The array is {np.dtype(dtype)} \[6, 4\] with mean 0") as caught:
+        check_raw(image.astype(dtype), (6, 4))
+    assert caught.value.remedies == (Remedy.STANDARDIZED,)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        SIGNS[:5],
+        SIGNS.astype(np.int16),
+        SIGNS + 0.0626,
+        SIGNS - 0.0626,
+        SIGNS * 1.0626,
+        SIGNS * 0.9374,
+        np.where(SIGNS > 0, 2, 0) * 1.0,
+    ],
+)
+def test_other_arrays_are_taken_for_raw(image, monkeypatch):
+    monkeypatch.setattr(sys.modules["glam_deploy.preprocess.prepare"], "TOLERANCE", 0.0625)
+    assert check_raw(image, (6, 4)) is None
+
+
+def test_a_sparse_image_with_the_moments_of_a_standardized_one_is_raw():
+    """Its smallest value is 0, and standardized inputs have values below it."""
+    image = np.zeros((100, 100))
+    image[0, 0] = 100
+    assert (round(image.mean(), 2), round(image.std(), 2)) == (0.01, 1.0)
+    assert check_raw(image, (100, 100)) is None
 
 
 SOURCE = Source(name="array", kind="array")

@@ -1,30 +1,41 @@
 """Patch selection, crop and fusion, each against its definition written out."""
 
+from dataclasses import replace
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from glam_deploy.networks import GLAM
+from glam_deploy.networks import GLAM, GMIC, NetworkSpec
 from glam_deploy.records import GlobalMaps
 from glam_deploy.runtime import patching
 
-ROWS, COLUMNS = GLAM.map_shape
+SMALL = replace(
+    GLAM,
+    input_shape=(96, 72),
+    map_shape=(24, 18),
+    selection=replace(GLAM.patches, side=20, window=5, map_side=10),
+)
+"""GLAM with cells of 4 pixels, windows of 5 cells and patch maps with cells of 2: every pixel can be compared."""
+ROWS, COLUMNS = SMALL.map_shape
+SIDE = SMALL.patches.window
 
 
 def brute_force(saliency: np.ndarray, count: int) -> list[tuple[int, int]]:
     """The choice as the paper tells it, in float64: nothing shared with the code under test."""
-    heat = np.zeros(GLAM.map_shape)
+    heat = np.zeros(SMALL.map_shape)
     for values in saliency.astype(np.float64):
         if values.max() > values.min():
             heat += (values - values.min()) / (values.max() - values.min())
     chosen = []
     for _ in range(count):
-        sums = sliding_window_view(heat, (32, 32)).sum((2, 3))
+        sums = sliding_window_view(heat, (SIDE, SIDE)).sum((2, 3))
         place = min(map(tuple, np.argwhere(sums == sums.max()).tolist()))
         chosen.append(place)
-        heat[place[0] : place[0] + 32, place[1] : place[1] + 32] = 0
+        heat[place[0] : place[0] + SIDE, place[1] : place[1] + SIDE] = 0
     return chosen
 
 
@@ -34,12 +45,12 @@ def class_maps(draw: st.DrawFn) -> np.ndarray:
 
     Rectangles on a flat ground tie often; noise hardly ever does.
     """
-    eighths = np.zeros(GLAM.map_shape)
+    eighths = np.zeros(SMALL.map_shape)
     if draw(st.booleans()):
-        eighths += np.random.default_rng(draw(st.integers(0, 1000))).integers(0, 9, GLAM.map_shape)
+        eighths += np.random.default_rng(draw(st.integers(0, 1000))).integers(0, 9, SMALL.map_shape)
     for _ in range(draw(st.integers(0, 4))):
         row, column = draw(st.integers(0, ROWS - 1)), draw(st.integers(0, COLUMNS - 1))
-        height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+        height, width = draw(st.integers(1, 10)), draw(st.integers(1, 10))
         eighths[row : row + height, column : column + width] = draw(st.integers(0, 8))
     # both ends of the range somewhere, so that it is 0 to 1
     low, high = draw(st.lists(st.integers(0, ROWS * COLUMNS - 1), min_size=2, max_size=2, unique=True))
@@ -48,22 +59,22 @@ def class_maps(draw: st.DrawFn) -> np.ndarray:
     return (eighths / 8 * scale + draw(st.sampled_from([0, 0.25, 0.5]))).astype(np.float32)
 
 
-@settings(max_examples=25)
+@settings(max_examples=200)
 @given(benign=class_maps(), malignant=class_maps(), count=st.integers(1, 6))
 def test_windows_are_those_of_brute_force(benign: np.ndarray, malignant: np.ndarray, count: int) -> None:
     saliency = np.stack([benign, malignant])
     before = saliency.copy()
-    chosen, flat = patching.choose_windows(saliency, count, GLAM.patches)
+    chosen, flat = patching.choose_windows(saliency, count, SMALL.patches)
     assert chosen == brute_force(saliency, count)
     assert flat.tolist() == [False, False]
     np.testing.assert_array_equal(saliency, before)
 
 
-@settings(max_examples=10)
+@settings(max_examples=50)
 @given(lively=class_maps(), level=st.floats(0, 1, width=32), which=st.integers(0, 1))
 def test_a_flat_class_takes_no_part(lively: np.ndarray, level: float, which: int) -> None:
-    still = np.full(GLAM.map_shape, level, np.float32)
-    chosen, flat = patching.choose_windows(np.stack([still, lively] if which else [lively, still]), 6, GLAM.patches)
+    still = np.full(SMALL.map_shape, level, np.float32)
+    chosen, flat = patching.choose_windows(np.stack([still, lively] if which else [lively, still]), 6, SMALL.patches)
     assert chosen == brute_force(np.stack([lively, np.zeros_like(lively)]), 6)
     assert flat.tolist() == ([True, False] if which else [False, True])
 
@@ -102,6 +113,17 @@ def test_cell_to_pixel(row: int, column: int) -> None:
     assert patching.cell_to_pixel((row, column), GLAM) == (16 * row, 16 * column)
 
 
+@given(row=st.integers(0, 45), column=st.integers(0, 29))
+def test_cell_to_pixel_is_rounded_half_to_even(row: int, column: int) -> None:
+    """In exact fractions; GMIC's cells are no whole number of pixels apart in a network frame of 2950 x 1925."""
+    network = replace(GMIC, input_shape=(2950, 1925))
+    pixels = tuple(
+        round(Fraction(at * pixels, cells))
+        for at, pixels, cells in zip((row, column), network.input_shape, network.map_shape, strict=True)
+    )
+    assert patching.cell_to_pixel((row, column), network) == pixels
+
+
 @pytest.fixture(scope="module")
 def numbered() -> np.ndarray:
     """float32 [2944, 1920]: every pixel holds its own number, exactly."""
@@ -133,25 +155,59 @@ def test_select_keeps_images_apart(numbered: np.ndarray, count: int) -> None:
     assert made.flat.tolist() == [[False, False], [True, True]]
 
 
-def fused_by_definition(saliency: np.ndarray, patches: np.ndarray, places: np.ndarray) -> np.ndarray:
+def fused_by_definition(
+    saliency: np.ndarray, patches: np.ndarray, places: np.ndarray, network: NetworkSpec
+) -> np.ndarray:
     """Pixel by pixel at full resolution: the last patch over a pixel, or 0, averaged with the map's cell."""
-    y, x = np.mgrid[: GLAM.input_shape[0], : GLAM.input_shape[1]]
-    local = np.zeros((2, *GLAM.input_shape), np.float32)
+    y, x = np.mgrid[: network.input_shape[0], : network.input_shape[1]]
+    side, rule = network.patches.side, network.patches
+    cell, global_cell = side // rule.map_side, network.input_shape[0] // network.map_shape[0]
+    local = np.zeros((2, *network.input_shape), np.float32)
     for patch, (row, column) in zip(patches, places.tolist(), strict=True):
-        inside = (y >= row) & (y < row + 512) & (x >= column) & (x < column + 512)
-        local[:, inside] = patch[:, (y[inside] - row) // 4, (x[inside] - column) // 4]
-    return (local + saliency[:, y // 16, x // 16]) / np.float32(2)
+        inside = (y >= row) & (y < row + side) & (x >= column) & (x < column + side)
+        local[:, inside] = patch[:, (y[inside] - row) // cell, (x[inside] - column) // cell]
+    return (local + saliency[:, y // global_cell, x // global_cell]) / np.float32(2)
 
 
 @pytest.mark.parametrize(
-    "places",
-    [[(64, 1344)], [(0, 0), (2432, 1408)], [(160, 320), (400, 480), (160, 320)], [(4 * 7, 4 * 9), (4 * 70, 4 * 50)]],
-    ids=["one", "corners", "overlapping and repeated", "multiples of 4"],
+    ("network", "places"),
+    [
+        (GLAM, [(160, 320), (400, 480), (160, 320), (2432, 1408)]),
+        (SMALL, [(8, 40)]),
+        (SMALL, [(0, 0), (76, 52)]),
+        (SMALL, [(20, 24), (30, 32), (20, 24)]),
+        (SMALL, [(2 * 7, 2 * 9), (2 * 30, 2 * 23)]),
+    ],
+    ids=["GLAM", "one", "corners", "overlapping and repeated", "on the grid of patch maps"],
 )
-def test_fuse(places: list[tuple[int, int]]) -> None:
+def test_fuse(network: NetworkSpec, places: list[tuple[int, int]]) -> None:
     rng = np.random.default_rng(len(places))
-    saliency = rng.random((2, *GLAM.map_shape), dtype=np.float32)
-    patches = rng.random((len(places), 2, 128, 128), dtype=np.float32)
-    found = patching.enlarge(patching.fuse(saliency, patches, np.array(places, np.int64), GLAM), 4)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, fused_by_definition(saliency, patches, np.array(places)))
+    saliency = rng.random((2, *network.map_shape), dtype=np.float32)
+    side = network.patches.map_side
+    patches = rng.random((len(places), 2, side, side), dtype=np.float32)
+    found = patching.fuse(saliency, patches, np.array(places, np.int64), network)
+    assert (found.dtype, found.shape) == (np.float32, (2, *network.grid_shape))
+    pixels = patching.enlarge(found, network.grid_cell)
+    np.testing.assert_array_equal(pixels, fused_by_definition(saliency, patches, np.array(places), network))
+
+
+def test_without_patch_maps_the_global_map_is_the_map() -> None:
+    saliency = np.random.default_rng(0).random((2, *GMIC.map_shape), dtype=np.float32)
+    assert patching.fuse(saliency, None, np.zeros((1, 2), np.int64), GMIC) is saliency
+
+
+def test_an_image_or_patch_without_its_place_is_an_error() -> None:
+    """Else the last one would be left out without a word."""
+    maps, unused = spots((10, 8, 1))[None], np.zeros((1, 0), np.float32)
+    images = np.zeros((2, 1, 64, 64), np.float32)
+    with pytest.raises(ValueError, match="zip"):
+        patching.select(images, GlobalMaps(saliency=maps, y_scale=unused, y_global=None, z_g=unused), 1, SMALL)
+    side = SMALL.patches.map_side
+    for patches, places in ((1, 2), (2, 1)):
+        with pytest.raises(ValueError, match="zip"):
+            patching.fuse(
+                np.zeros((2, *SMALL.map_shape), np.float32),
+                np.zeros((patches, 2, side, side), np.float32),
+                np.zeros((places, 2), np.int64),
+                SMALL,
+            )

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from support.jobs import arrive, config_of, database_of, dead_pid, made
 
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.state import jobs, studies
+from glam_deploy.appliance.state.database import transaction
 from glam_deploy.appliance.state.deliveries import ResultObject
 from glam_deploy.appliance.state.jobs import Job, JobViewOutcome
 from glam_deploy.appliance.work.heartbeat import is_dead, worker_name
@@ -163,6 +165,193 @@ def test_study_without_a_mammogram_is_ignored_with_its_reason(connection: sqlite
     assert tuple(row) == ("ignored", "no mammogram among 1 instance")
 
 
+def row(connection: sqlite3.Connection, job: int = 1) -> dict[str, object]:
+    """What a job's row says of its lease; whether a time of day is set."""
+    found = connection.execute(
+        "SELECT state, attempts, reason, leased_by, lease, lease_until, next_try, started_at IS NOT NULL AS started,"
+        " finished_at IS NOT NULL AS finished FROM job WHERE id = ?",
+        (job,),
+    ).fetchone()
+    return dict(found)
+
+
+def timeline(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """The events of all studies since assembly."""
+    found = connection.execute("SELECT what, detail FROM event ORDER BY id").fetchall()
+    assembled_at = max(n for n, event in enumerate(found) if event["what"] == "assembled")
+    return [(event["what"], event["detail"]) for event in found[assembled_at + 1 :]]
+
+
+FREE = {"leased_by": None, "lease_until": None}
+
+
+def test_every_transition_of_a_job_as_its_row_says_it(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1")
+    job = claimed(connection, now=5.0)
+    held = {"state": "running", "leased_by": "me", "started": True, "finished": False, "reason": None, "next_try": 0.0}
+    assert row(connection) == held | {"attempts": 0, "lease": 1, "lease_until": 35.0}
+    assert (job.id, job.worker, job.lease, job.predecessor_key) == (1, "me", 1, None)
+
+    jobs.fail(connection, job, now=10.0, attempts=3, reason="it failed")
+    assert row(connection) == held | FREE | {
+        "state": "ready",
+        "attempts": 1,
+        "reason": "it failed",
+        "next_try": 11.0,
+        "lease": 1,
+    }
+    assert none_to_claim(connection, now=10.9)
+
+    job = claimed(connection, now=11.0)
+    assert row(connection) == held | {"attempts": 1, "lease": 2, "lease_until": 41.0, "next_try": 11.0}
+    jobs.release(connection, job, next_try=50.0, reason="it waits")
+    assert row(connection) == held | FREE | {
+        "state": "ready",
+        "attempts": 1,
+        "reason": "it waits",
+        "next_try": 50.0,
+        "lease": 2,
+    }
+    assert none_to_claim(connection, now=49.9)
+
+    claimed(connection, now=50.0)
+    assert none_to_claim(connection, now=80.0), "the lease holds until its last moment"
+    assert none_to_claim(connection, now=80.5)
+    assert row(connection) == held | FREE | {
+        "state": "ready",
+        "attempts": 2,
+        "reason": "2 workers ended while processing it",
+        "next_try": 81.5,
+        "lease": 3,
+    }
+
+    jobs.fail(connection, claimed(connection, now=90.0), now=95.0, attempts=3, reason="it failed again")
+    dead = held | FREE | {"finished": True, "lease": 4, "next_try": 96.0}
+    assert row(connection) == dead | {"state": "dead", "attempts": 3, "reason": "it failed again"}
+    jobs.retry(connection, 1)
+    assert row(connection) == held | FREE | {
+        "state": "ready",
+        "attempts": 0,
+        "reason": "retried by a person",
+        "lease": 4,
+    }
+    assert jobs.finish(connection, claimed(connection, now=0.0), {})
+    assert row(connection) == held | FREE | {"state": "done", "finished": True, "attempts": 0, "lease": 5}
+    assert timeline(connection) == [
+        ("started", ""),
+        ("interrupted", "it failed"),
+        ("started", ""),
+        ("started", ""),
+        ("interrupted", "2 workers ended while processing it"),
+        ("started", ""),
+        ("dead", "it failed again"),
+        ("retried", "retried by a person"),
+        ("started", ""),
+        ("done", ""),
+    ]
+    told = connection.execute("SELECT job_id, event, reason FROM notify_event ORDER BY id").fetchall()
+    assert [tuple(each) for each in told] == [(1, "failed", "it failed again")]
+
+
+def test_a_job_that_is_given_back_without_a_time_is_due_at_once(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1")
+    jobs.release(connection, claimed(connection, now=7.0))
+    assert row(connection)["next_try"] == 0 and row(connection)["reason"] is None
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(connection: sqlite3.Connection) -> None:
+    """Nor does another worker with the number of the lease, or the same one with an old number."""
+    assembled(connection, "1.1")
+    first = claimed(connection)
+    jobs.release(connection, first)
+    second = claimed(connection)
+    before = row(connection)
+    for other in (first, replace(second, worker="other"), replace(second, lease=3), replace(second, id=2)):
+        assert not jobs.renew(connection, other, until=99.0)
+        jobs.release(connection, other, next_try=99.0)
+        jobs.fail(connection, other, now=0.0, attempts=1, reason="made up")
+        assert not jobs.record_outcomes(connection, other, [JobViewOutcome(sop_uid="1.1", outcome="done")])
+        assert not jobs.finish(connection, other, {}, place=lambda: pytest.fail("moved files"))
+    assert row(connection) == before
+    assert jobs.job_views(connection, second)[0].outcome is None
+
+
+def test_outcomes_are_those_of_their_mammograms(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1", "1.2", "1.3")
+    job = claimed(connection)
+    made_of_it = [
+        JobViewOutcome(sop_uid="1.3", outcome="failed", reason="made up"),
+        JobViewOutcome(sop_uid="1.1", outcome="done", folder="x", seconds=2.5),
+    ]
+    assert jobs.record_outcomes(connection, job, made_of_it)
+    assert [(view.sop_uid, view.outcome, view.reason, view.folder) for view in jobs.job_views(connection, job)] == [
+        ("1.1", "done", None, "x"),
+        ("1.2", None, None, None),
+        ("1.3", "failed", "made up", None),
+    ]
+    seconds = connection.execute("SELECT seconds FROM job_view ORDER BY sop_uid").fetchall()
+    assert [each["seconds"] for each in seconds] == [2.5, None, None]
+    assert [view.sop_uid for view in jobs.unfinished_views(connection, "1.2.3", "me")] == ["1.2"]
+    assert jobs.unfinished_views(connection, "1.2.3", "other") == []
+    assert jobs.unfinished_views(connection, "1.2.4", "me") == []
+    jobs.release(connection, job)
+    assert [view.sop_uid for view in jobs.unfinished_views(connection, "1.2.3", "other")] == ["1.2"]
+
+
+def test_files_are_moved_within_the_transaction_of_the_end(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1")
+    job = claimed(connection)
+
+    def place() -> None:
+        assert connection.in_transaction
+        raise OSError("made up")
+
+    with pytest.raises(OSError, match="made up"):
+        jobs.finish(connection, job, {}, place=place)
+    assert row(connection)["state"] == "running"
+
+
+def test_one_study_can_be_asked_for(connection: sqlite3.Connection) -> None:
+    for n in range(3):
+        assembled(connection, f"1.{n}", study=f"1.2.{n}")
+    job = jobs.claim(connection, worker="me", now=0.0, lease_s=LEASE_S, attempts=3, study_uid="1.2.1")
+    assert job is not None and job.study_uid == "1.2.1"
+    assert jobs.claim(connection, worker="me", now=0.0, lease_s=LEASE_S, attempts=3, study_uid="1.2.1") is None
+    assert claimed(connection).study_uid == "1.2.0"
+
+
+def test_a_job_on_the_same_mammograms_is_not_made_again(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1")
+    with transaction(connection):
+        assert jobs.create_job(connection, "1.2.3") is None
+    first = claimed(connection)
+    assembled(connection, "1.2")
+    assert (row(connection)["state"], row(connection)["finished"]) == ("superseded", True)
+    assert row(connection)["reason"] == "another mammogram arrived"
+    second = claimed(connection)
+    assert second.id == 2 and second.key != first.key and jobs.finish(connection, second, {})
+    connection.execute("UPDATE instance SET is_mammogram = 0 WHERE sop_uid = '1.2'")
+    with transaction(connection):
+        assert jobs.create_job(connection, "1.2.3") == 3
+    third = claimed(connection)
+    assert third.key not in (first.key, second.key), "results of an earlier state that returns are new objects"
+    assert third.predecessor_key == second.key
+    assert [view.sop_uid for view in jobs.job_views(connection, third)] == ["1.1"]
+
+
+def test_jobs_on_mammograms_that_return_have_keys_of_their_own(connection: sqlite3.Connection) -> None:
+    """Of two studies, each of whose second mammogram comes and goes; the first job has its sources as its key."""
+    for study in ("1.2.1", "1.2.2"):
+        assembled(connection, f"{study}.1", f"{study}.2", study=study)
+        for there in (0, 1, 0, 1, 0):
+            connection.execute("UPDATE instance SET is_mammogram = ? WHERE sop_uid = ?", (there, f"{study}.2"))
+            with transaction(connection):
+                assert jobs.create_job(connection, study)
+    found = [tuple(each) for each in connection.execute("SELECT key, sources FROM job ORDER BY id")]
+    assert len({key for key, _ in found}) == 12
+    assert [key == sources for key, sources in found] == [True, True, False, False, False, False] * 2
+
+
 # a person's decisions
 
 
@@ -193,6 +382,8 @@ def test_discarded_job_stays_so(connection: sqlite3.Connection) -> None:
     dead_job(connection)
     jobs.discard(connection, 1)
     assert state(connection)[0] == "discarded"
+    assert row(connection)["finished"] and timeline(connection)[-1] == ("discarded", "discarded by a person")
+    assert [view.outcome for view in jobs._views(connection, 1)] == ["failed", "done"]
     assert none_to_claim(connection, now=1e9)
 
 
