@@ -17,7 +17,8 @@ GROWTH = 1.05
 MORE_DESCRIPTORS = 3
 """Median of the last third above that of the second: an association or a page more at the time."""
 DATABASE_GROWTH = 1.1
-"""Largest size in the last third, as a multiple of the largest before: pages of deleted rows are used again."""
+"""Largest size in the last third, as a multiple of the largest before, for as many rows: pages of deleted rows are used
+again, and the file is as large as the most rows that it held."""
 KEPT = ("component", "steady", "sender", "refusal", "fetch", "sqlite_sequence")
 """Tables whose rows do not belong to a study."""
 LEFT_BY_A_KILL = 20
@@ -122,8 +123,10 @@ def too_large(samples: Sequence[Sample], *, quota: int) -> Iterator[str]:
     if most > quota:
         yield f"disk: {most / MIB:.0f} MiB of {quota / MIB:.0f} MiB"
     parts = len(samples) // 3
-    before, last = (max(each.database for each in part) for part in (samples[: 2 * parts], samples[2 * parts :]))
-    if last > DATABASE_GROWTH * before:
+    begin, end = samples[: 2 * parts], samples[2 * parts :]
+    before, last = (max(each.database for each in part) for part in (begin, end))
+    held, holds = (max(sum(each.rows.values()) for each in part) for part in (begin, end))
+    if last > DATABASE_GROWTH * before * max(1, holds / max(held, 1)):
         yield f"state.db grows from {before / MIB:.1f} to {last / MIB:.1f} MiB"
     if (wal := max(sample.wal for sample in samples)) > MOST_WAL:
         yield f"state.db-wal has {wal / MIB:.0f} MiB"

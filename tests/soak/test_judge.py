@@ -123,6 +123,8 @@ def test_disk_and_database() -> None:
     assert list(judge.too_large(flat, quota=9 * MIB)) == ["disk: 10 MiB of 9 MiB"]
     grown = [*flat, *[replace(SAMPLE, database=2 * MIB)] * 3]
     assert list(judge.too_large(grown, quota=10 * MIB)) == ["state.db grows from 1.0 to 2.0 MiB"]
+    fuller = [replace(SAMPLE, rows={"event": 10}), *[replace(SAMPLE, database=2 * MIB, rows={"event": 19})] * 2]
+    assert not list(judge.too_large(fuller, quota=10 * MIB)), "for twice the rows"
     assert list(judge.too_large([replace(SAMPLE, wal=65 * MIB)] * 3, quota=10 * MIB)) == ["state.db-wal has 65 MiB"]
 
 
