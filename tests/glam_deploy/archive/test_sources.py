@@ -1,7 +1,6 @@
 """Sources against what is in the folders, containers and lists that the tests write."""
 
 import gzip
-import hashlib
 import io
 import os
 import tarfile
@@ -13,7 +12,6 @@ from support.archives import contents, dicom, locations, reason, write_tar, writ
 
 from glam_deploy.archive.sources import containers, open_source, storage
 from glam_deploy.archive.sources.base import Entry, SourceUnavailable
-from glam_deploy.archive.sources.locations import without_credentials
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.reading import MAX_BYTES, find_inputs
 
@@ -214,37 +212,6 @@ def test_a_container_of_another_kind_or_damaged(tmp_path: Path, content: bytes, 
     assert reason(source, entry).startswith(expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "found"),
-    [
-        ("a.csv", PAGE, "a web page (HTML or XML), perhaps the error page of a download, expected text"),
-        ("a.txt", PAGE, "a web page (HTML or XML), perhaps the error page of a download, expected text"),
-        ("a.csv", b"PK\3\4\0\0", "a zip archive, expected text"),  # xlsx
-        ("a.lst", b"%PDF-1.4", "a PDF document, expected text"),
-        ("a.csv", b"PAR1\x15\4", "a Parquet file, whose name must end with .parquet, expected text"),
-        ("a.parquet", b"", "empty (0 bytes), expected Parquet"),
-        ("a.parquet", PAGE, "a web page (HTML or XML), perhaps the error page of a download, expected Parquet"),
-        ("a.parquet", b"path\na.dcm\n", "of another format (it starts with 70617468), expected Parquet"),
-    ],
-)
-def test_a_file_that_is_no_list(tmp_path: Path, name: str, content: bytes, found: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError) as caught:
-        list(open_source([str(tmp_path / name)]).entries())
-    assert str(caught.value).startswith(f"the list is {found}")
-
-
-def test_a_parquet_list_with_a_damaged_page(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    path = tmp_path / "list.parquet"
-    parquet.write_table(pyarrow.table({"path": [f"{n}.dcm" for n in range(5000)]}), path)
-    content = path.read_bytes()
-    path.write_bytes(content[:40] + bytes(200) + content[240:])
-    with pytest.raises(UsageError, match="no readable Parquet file"):
-        list(open_source([str(path)]).entries())
-
-
 def test_a_tar_with_a_damaged_header_in_its_middle_is_not_taken_for_complete(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [("1.dcm", dicom("1")), ("2.dcm", dicom("2"))])
     content = bytearray(path.read_bytes())
@@ -302,61 +269,6 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     assert "too many" in reason(source, next(iter(source.entries())))
 
 
-def test_lists(tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x/a b.dcm").write_bytes(dicom("a"))
-    write_zip(tmp_path / "z.zip", {"m.dcm": dicom("m")})
-    (tmp_path / "list.txt").write_text(f"# images\nx/a b.dcm\n\n{tmp_path}/z.zip\ngone.dcm\n")
-    (tmp_path / "list.csv").write_text("\ufeffpatient,Path,size\nJane,x/a b.dcm,5\n,z.zip,\n,gone.dcm,\n", "utf-8")
-    expected = [f"{tmp_path}/x/a b.dcm", f"{tmp_path}/z.zip!m.dcm", f"{tmp_path}/gone.dcm"]
-    for name in ("list.txt", "list.csv"):
-        source = open_source([str(tmp_path / name)])
-        entries = list(source.entries())
-        assert [entry.location for entry in entries] == expected
-        assert [source.read(entry) for entry in entries[:2]] == [dicom("a"), dicom("m")]
-        assert "No such file" in reason(source, entries[2])
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("a.dcm\nb.dcm\n", ["a.dcm", "b.dcm"]),
-        ("a.dcm", ["a.dcm"]),
-        ("\ufeff\n 1.2.3 ,Jane\nb.dcm,Joan\n", ["1.2.3", "b.dcm"]),
-        ("z.zip\n", ["z.zip"]),
-        ("https://h/w?id=1,5\n", ["https://h/w?id=1"]),
-        ("gone.PNG\nb.dcm", ["gone.PNG", "b.dcm"]),
-        ("image\nb.dcm\n", ["b.dcm"]),
-        ("a.dcm,url\nx,b.dcm\n", ["b.dcm"]),
-        ("", []),
-    ],
-)
-def test_a_csv_list_with_and_without_a_header(tmp_path: Path, text: str, names: list[str]) -> None:
-    (tmp_path / "1.2.3").write_bytes(dicom("uid"))
-    (tmp_path / "list.csv").write_text(text, "utf-8")
-    found = [location.removeprefix(f"{tmp_path}/") for location in locations(open_source([str(tmp_path / "list.csv")]))]
-    assert found == names
-
-
-@pytest.mark.parametrize(
-    "text", ["Patient;path\nX;/a.dcm\n", "Patient\tpath\nX\t/a.dcm\n", "Patient,image_id\nX,/a.dcm\n"]
-)
-def test_a_list_whose_column_of_paths_is_not_known_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "list.csv").write_text(text, "utf-8")
-    with pytest.raises(UsageError, match=r"no column location, url.*separate columns with commas"):
-        locations(open_source([str(tmp_path / "list.csv")]))
-
-
-def test_a_parquet_list(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    table = pyarrow.table({"n": [1, 2], "location": ["a.dcm", "s3://bucket/b.dcm"], "etag": ["", "e"]})
-    parquet.write_table(table, tmp_path / "list.parquet")
-    first, second = open_source([str(tmp_path / "list.parquet")]).entries()
-    assert first.location == str(tmp_path / "a.dcm")
-    assert (second.location, second.version) == ("s3://bucket/b.dcm", "e")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -376,55 +288,6 @@ def test_what_is_no_source(text: str, message: str) -> None:
     with pytest.raises((UsageError, BackendUnavailable), match=message) as caught:
         list(open_source([text]).entries())
     assert "geheim" not in str(caught.value)
-
-
-UID = "1.2.840.10008.1.2.3.4.5.6.7.8.9.10.11.12"
-
-
-@pytest.mark.parametrize(
-    ("url", "location"),
-    [
-        ("https://u:p@h:8/a.dcm", "https://h:8/a.dcm"),
-        ("https://h/a.dcm?X-Amz-Signature=1&X-Amz-Date=2", "https://h/a.dcm"),
-        ("https://h/a.dcm?sv=1&sr=b&se=2&sp=r&sig=abc", "https://h/a.dcm"),
-        (f"https://h/w?objectUID={UID}&requestType=WADO&token=t", f"https://h/w?objectUID={UID}&requestType=WADO"),
-        ("https://h/a?Expires=1&Signature=s%2F&Key-Pair-Id=K&n=1", "https://h/a?n=1"),
-        ("https://h/a?series=1&sop=2&seq=3&sid=4&se=5&sr=6", "https://h/a?series=1&sop=2&seq=3&sid=4&se=5&sr=6"),
-        ("https://h/a.zip?x", "https://h/a.zip?x"),
-    ],
-)
-def test_locations_have_no_credentials(url: str, location: str) -> None:
-    assert without_credentials(url) == location
-
-
-LONG = "aB3" * 12
-DISTINCT = [
-    *(f"https://h/a.zip?{name}={value}" for name in ("id", "key", "sid") for value in ("0" * 64, "1" * 64, "a/b")),
-    *(f"https://h/{name}.zip?id={LONG}" for name in "ab"), "https://h/a.zip", "https://h/a.zip#1", "https://h/a.zip#2",
-    "https://h/a.zip?glam-redacted=0123456789abcdef", "https://[h/a", "https://[h/b",
-    "https://h/a?x=a!b", "https://h/a?x=a%21b",
-    "https://h/w?file=/archive/2019/03/12/P0001/L-CC.dcm", "https://h/w?file=/archive/2019/03/12/P0001/R-CC.dcm",
-]  # fmt: skip
-
-
-def test_locations_of_different_urls_differ() -> None:
-    found = [without_credentials(url) for url in DISTINCT]
-    assert len(set(found)) == len(DISTINCT)
-    assert not any(LONG in text or "!" in text or "key=" in text for text in found)
-    (marked,) = (text for url, text in zip(DISTINCT, found, strict=True) if url == f"https://h/a.zip?id={LONG}")
-    # sha256sum of the URL
-    assert (
-        marked
-        == f"https://h/a.zip?glam-redacted={hashlib.sha256(f'https://h/a.zip?id={LONG}'.encode()).hexdigest()[:16]}"
-    )
-
-
-def test_a_newly_signed_url_has_the_same_location() -> None:
-    for names in (["X-Amz-Signature", "X-Amz-Date"], ["Signature", "GoogleAccessId", "Expires"], ["sig", "sv", "se"]):
-        old, new = ("&".join(f"{name}={value * 40}" for name in names) for value in "ab")
-        url = f"https://h/a.zip?id={LONG}&"
-        assert without_credentials(url + old) == without_credentials(url + new)
-    assert without_credentials("https://u:p@[h/a") == without_credentials("https://u:q@[h/a")
 
 
 def test_paths_that_look_like_members(tmp_path: Path) -> None:
