@@ -11,13 +11,12 @@ import signal
 import socket
 import warnings
 from contextlib import suppress
-from fcntl import F_ADD_SEALS, fcntl
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from glam_deploy.decoding import start
-from glam_deploy.decoding.messages import SEALS, Answer, Ended, Ready, Refusal, Request, close, receive, send
+from glam_deploy.decoding.messages import Answer, Ended, Ready, Refusal, Request, close, receive, sealed_memory, send
 from glam_deploy.errors import GlamError, InputError, InternalError, Remedy, fault
 from glam_deploy.reading import read_under_name
 from glam_deploy.records import Mammogram
@@ -112,9 +111,6 @@ def _read(request: Request, content: int | None) -> Mammogram:
 
 
 def _send_view(channel: socket.socket, mammogram: Mammogram) -> None:
-    # writing is faster than a mapping, of which each page is faulted in
-    with os.fdopen(os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb") as memory:
-        memory.write(np.ascontiguousarray(mammogram.pixels).data.cast("B"))
-        memory.flush()
-        fcntl(memory, F_ADD_SEALS, SEALS)
-        send(channel, Answer.of(mammogram), memory.fileno())
+    pixels = np.ascontiguousarray(mammogram.pixels).data.cast("B")
+    with sealed_memory("pixels", pixels) as descriptor:
+        send(channel, Answer.of(mammogram), descriptor)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from fcntl import F_ADD_SEALS, F_GET_SEALS, fcntl
+from fcntl import F_GET_SEALS, fcntl
 from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -131,11 +131,8 @@ class ViewReader:
         if there is no memory for the content.
         """
         request = Request(path=str(name), for_processing=for_processing, longest_s=self._longest_s)
-        with os.fdopen(os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb") as file:
-            file.write(data)
-            file.flush()
-            fcntl(file, F_ADD_SEALS, SEALS)
-            return self._read(request, file.fileno())
+        with messages.sealed_memory("content", data) as descriptor:
+            return self._read(request, descriptor)
 
     def kill(self) -> None:
         """Kill the process; the next image is read by a new one."""

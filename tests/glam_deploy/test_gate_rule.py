@@ -167,7 +167,7 @@ def test_a_lesion_that_is_lost_counts_as_judged() -> None:
 
 
 def inconsistency(**changed: object) -> str:
-    """What is said of a passed verdict, within its own limits, with some of its numbers changed."""
+    """Why a stored verdict "passed" is refused after some of its numbers were changed; its limits stay."""
     limits = {"dice_median": 0, "dice_worst": 0, "patch_agreement": 0, "flips": 99, "lost": 99}
     metrics = figures() | {"latency_ms": 100.0, "beside_onnx": None} | changed
     return fault(gate(IDENTITY, figures=metrics, limits=limits))

@@ -83,8 +83,8 @@ def coded(value: str, scheme: str, meaning: str) -> Dataset:
 def kept_encoded(item: Dataset) -> Dataset:
     """`item`, from `new_item`, with its values and items in encoded form, so that writing it takes little time.
 
-    For items that are in many places of a report, and that nobody changes: the thousands of items of a report are of
-    few kinds.
+    For constant items, such as codes and the name of the algorithm: they repeat in every region of a report. The caller
+    must not change them.
     """
     file = DicomBytesIO()
     file.is_implicit_VR, file.is_little_endian = False, True

@@ -114,7 +114,7 @@ def test_what_a_decoder_may_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 RAISES = "child._read = raising"
 PART_OF_AN_ANSWER = "child._answer = lambda channel, *_: (channel.sendall(struct.pack('=L', 1000) + b'part'), idle())"
-UNSEALED = "child.SEALS = 0"
+UNSEALED = "messages.SEALS = 0"
 PICKLED = "child._answer = lambda channel, *_: sent(channel, pickle.dumps(os.system))"
 WITH_A_PROPERTY = (
     "child.send = lambda channel, answer, *more: sent(channel, text(answer)[:-1] + b', \"faces_left\": true}', *more)"
@@ -143,7 +143,7 @@ def test_what_an_answer_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     bad = f"""
 import json, os, pickle, socket, struct, time
 from dataclasses import replace
-from glam_deploy.decoding import child, start
+from glam_deploy.decoding import child, messages, start
 from glam_deploy.decoding.messages import Answer, Refusal
 from glam_deploy.json_records import to_json
 read, of = child._read, Answer.of
