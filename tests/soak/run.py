@@ -35,7 +35,7 @@ def plan_of(name: str, seconds: float, seed: int, bundle: Path, engine: str, rat
     if name == "network":
         return Plan(**common, full=True, rate=None, senders=1, most_waiting=1, settings={"worker": {"engine": engine}})
     settings = {"worker": {"engine": "onnx"}, "results": FEWEST_OBJECTS}
-    return Plan(**common, full=False, rate=rate, senders=3, most_waiting=12, settings=settings)
+    return Plan(**common, full=False, rate=rate, senders=3, most_waiting=40, settings=settings)
 
 
 @click.command(help=__doc__)
