@@ -11,7 +11,7 @@ from monai.deploy.core import Application, ConditionType, Fragment, Operator, Op
 
 import glam_deploy
 from glam_deploy.errors import Caller
-from glam_deploy.reading import find_inputs
+from glam_deploy.input_files import find_inputs
 
 
 class LesionOperator(Operator):

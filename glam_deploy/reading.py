@@ -1,26 +1,24 @@
-"""Files, bytes, binary file objects and pydicom Datasets -> Mammogram; and search for image files in folders."""
+"""Files, bytes, binary file objects and pydicom Datasets -> Mammogram."""
 
 import os
-import stat
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from glam_deploy.errors import DicomError, InputError, Remedy, UsageError, disk_reason
+from glam_deploy.errors import DicomError, InputError, Remedy, UsageError
 from glam_deploy.images import image_files
+from glam_deploy.input_files import head_of, is_dicom
 from glam_deploy.installation import refusal
 from glam_deploy.preprocess import from_cropped, from_standardized
 from glam_deploy.records import MAX_PIXELS, Mammogram, NetworkInput, Notice, Source, View, parse_view
-from glam_deploy.regular import open_regular
-from glam_deploy.signatures import HEAD, SIGNATURES, Kind
 from glam_deploy.view_names import not_a_mammogram, other_kind, require_mammogram_name, view_from_name
 
 MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)
@@ -137,10 +135,6 @@ def _position(file: Any) -> int:
         return 0  # a pipe or socket has no position
 
 
-SUFFIXES = frozenset({*image_files.SUFFIXES, ".dcm", ".dicom"})
-"""Suffixes of images in lower case; a file with one of them counts as an image, whatever its content."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Options:
     """Options of `read`."""
@@ -198,9 +192,9 @@ def read_standardized(path: Path, *, view: View | None = None) -> NetworkInput:
     8-bit images, because masks have 8 bits.
     """
     require_mammogram_name(path)
-    if is_dicom(_head(path)):
+    if is_dicom(head_of(path)):
         raise InputError("the file is DICOM, which is never a cropped and standardized input", Remedy.RAW)
-    kind, notices = image_files.image_kind(path, _head(path)), tuple[Notice, ...]()
+    kind, notices = image_files.image_kind(path, head_of(path)), tuple[Notice, ...]()
     if kind == "npy":
         pixels = image_files.read_array(path)
     else:
@@ -210,34 +204,10 @@ def read_standardized(path: Path, *, view: View | None = None) -> NetworkInput:
     return replace(made, notices=(*_kind_notices(path), *notices, *made.notices))
 
 
-def find_inputs(
-    paths: Sequence[Path | str],
-    *,
-    on_passed_over: Callable[[Path, Sequence[Path]], None] = lambda folder, others: None,
-) -> list[Path]:
-    """Image files of `paths`, without repeats: files as given, folders searched recursively in sorted order.
-
-    In a folder, images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case), and DICOM files also
-    by content. A file that cannot be opened is included if it has such a suffix or none, as files on DICOM media
-    (PS3.10 section 8.2); reading it then raises the error. `on_passed_over` is called with each folder and its other
-    files, if there are any, without hidden files and DICOMDIR. Links are followed, and each folder is searched once.
-
-    Raises UsageError for a path that does not exist or cannot be accessed, a folder that cannot be searched, and a
-    folder without images.
-    """
-    expanded = [_expand(Path(path), on_passed_over) for path in dict.fromkeys(paths)]
-    return list(dict.fromkeys(found for each in expanded for found in each))
-
-
-def is_dicom(head: bytes) -> bool:
-    """Whether `head`, the first 132 bytes or more of a file, is that of the DICOM file format (PS3.10 section 7.1)."""
-    return SIGNATURES[Kind.DICOM](head)
-
-
 def read_patient(path: Path) -> tuple[tuple[str, str], ...] | None:
     """`Source.patient` of a file; () for other formats than DICOM, None if it cannot be read on this machine."""
     try:
-        if not is_dicom(_head(path)):
+        if not is_dicom(head_of(path)):
             return ()
         from glam_deploy.dicom import read as dicom_read
     except (InputError, ModuleNotFoundError):
@@ -253,7 +223,7 @@ def read_study(path: Path) -> str:
 def read_uids(path: Path) -> Mapping[str, str]:
     """`Source.uids` of a DICOM file, also of one without a result; without UIDs that are unknown or not valid."""
     try:
-        if not is_dicom(_head(path)):
+        if not is_dicom(head_of(path)):
             return {}
         from glam_deploy.dicom import read as dicom_read
     except (InputError, ModuleNotFoundError):
@@ -261,77 +231,9 @@ def read_uids(path: Path) -> Mapping[str, str]:
     return dicom_read.read_uids(path)
 
 
-def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:
-    mode = _mode(path)
-    if stat.S_ISREG(mode):
-        return [path]
-    if not stat.S_ISDIR(mode):
-        raise UsageError(f"{path} is a device or pipe, expected a file or a folder: save it as a file")
-    files = sorted(_files_in(path))
-    found = [file for file in files if looks_like_image(file)]
-    if not found:
-        raise UsageError(f"{path} contains no DICOM, PNG, TIFF or npy file: check the folder")
-    if others := sorted(set(files) - set(found)):
-        on_passed_over(path, others)
-    return found
-
-
-def _mode(path: Path) -> int:
-    try:
-        return path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{path} does not exist, expected a file or a folder: check the path") from error
-    except (OSError, ValueError) as error:  # ValueError: an invalid file name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(
-            f"{path} cannot be accessed ({reason}), expected a file or a folder: check the path and its permissions"
-        ) from error
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    """All files in a folder and its subfolders, without hidden files and DICOMDIR; links to folders are followed."""
-    seen: set[Path] = set()
-    for place, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
-        # a link may refer to a parent folder
-        if (real := Path(place).resolve()) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in names if not name.startswith(".") and name != "DICOMDIR")
-
-
-def _refuse_folder(error: OSError) -> NoReturn:
-    raise UsageError(
-        f"{error.filename} cannot be searched ({error.strerror}): give read permission, or name the files themselves"
-    ) from error
-
-
-def looks_like_image(path: Path) -> bool:
-    """Whether a file of a folder counts as an image (`find_inputs`)."""
-    suffix = path.suffix.lower()
-    named = suffix in SUFFIXES
-    try:
-        # opening a pipe would block
-        return stat.S_ISREG(path.stat().st_mode) and (named or is_dicom(_head(path)))
-    except (OSError, InputError):
-        # a file named by a UID seems to have a suffix of digits
-        return named or not suffix.strip(".0123456789")
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with open_regular(path) as file:
-            return file.read(HEAD)
-    except IsADirectoryError as error:
-        raise InputError("the path is a folder, expected a file: name the files in it") from error
-    except OSError as error:
-        raise InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights") from error
-
-
 def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:
     """Read the file `path`; `name`: its original name."""
-    head = _head(path)
+    head = head_of(path)
     if is_dicom(head):
         return _read_dicom(path, name, options)
     kind = image_files.image_kind(path, head)

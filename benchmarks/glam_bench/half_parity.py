@@ -26,10 +26,11 @@ from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.cli import main as command_line
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
+from glam_deploy.input_files import find_inputs
 from glam_deploy.installation import require
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.preprocess import from_standardized, prepare
-from glam_deploy.reading import find_inputs, read
+from glam_deploy.reading import read
 from glam_deploy.records import NetworkInput, Source
 
 RESULTS = Path("half_parity.json")

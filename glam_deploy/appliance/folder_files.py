@@ -19,7 +19,7 @@ from glam_deploy.dicom.uids import digest
 from glam_deploy.dicom.versions import contradicting_elements
 from glam_deploy.errors import BackendRunError, Caller, DicomError, GlamError, NotForThisNetwork, disk_reason
 from glam_deploy.images import image_files
-from glam_deploy.reading import find_inputs
+from glam_deploy.input_files import find_inputs
 from glam_deploy.records import Mammogram
 
 

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from glam_deploy.errors import DicomError, UsageError
+from glam_deploy.input_files import is_dicom
 from glam_deploy.installation import refusal
-from glam_deploy.reading import is_dicom
 
 T = TypeVar("T", str, float)
 

@@ -15,8 +15,8 @@ from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.cpu import within_cores
 from glam_deploy.engines.registry import ENGINE_NAMES
 from glam_deploy.errors import BackendUnavailable
+from glam_deploy.input_files import find_inputs
 from glam_deploy.outputs.writer import require_makeable
-from glam_deploy.reading import find_inputs
 
 
 class EngineNames(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only

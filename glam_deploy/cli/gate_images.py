@@ -15,8 +15,9 @@ from glam_deploy.errors import InputError, UsageError
 from glam_deploy.gate.ground_truth import GroundTruth, ground_truth_of, is_mask_name
 from glam_deploy.gate.trial import Image
 from glam_deploy.images.image_files import MASK_ENDING, find_mask, read_mask
+from glam_deploy.input_files import find_inputs
 from glam_deploy.installation import require
-from glam_deploy.reading import find_inputs, read, read_standardized
+from glam_deploy.reading import read, read_standardized
 from glam_deploy.records import Mammogram, View
 from glam_deploy.regular import open_regular
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from glam_deploy.cli import console
 from glam_deploy.errors import UsageError, counted
 from glam_deploy.images import image_files
+from glam_deploy.input_files import find_inputs
 from glam_deploy.outputs.writer import is_result, names_in_the_way, require_free, stem_of, unique_stems
-from glam_deploy.reading import find_inputs
 from glam_deploy.records import VIEW_NAMES, View
 from glam_deploy.regular import open_regular
 from glam_deploy.view_names import not_a_mammogram

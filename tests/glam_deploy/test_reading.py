@@ -15,7 +15,8 @@ from support.bundles import unprivileged
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import BackendUnavailable, InputError, UsageError
 from glam_deploy.images.image_files import read_pixels
-from glam_deploy.reading import find_inputs, read
+from glam_deploy.input_files import find_inputs
+from glam_deploy.reading import read
 from glam_deploy.records import View, parse_view
 
 

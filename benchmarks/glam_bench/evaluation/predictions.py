@@ -17,8 +17,8 @@ from glam_bench.evaluation.csv_tables import Row, read_rows
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
 from glam_bench.evaluation.plain_list import CLASSES, label_in
 from glam_deploy.errors import UsageError, counted
+from glam_deploy.input_files import SUFFIXES
 from glam_deploy.outputs.table import harmless
-from glam_deploy.reading import SUFFIXES
 from glam_deploy.records import View
 
 PREFIX = "predictions-"

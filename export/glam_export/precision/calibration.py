@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
-from glam_deploy import reading
+from glam_deploy import input_files, reading
 from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.errors import Caller, InputError
 from glam_deploy.networks import Stage
@@ -43,7 +43,7 @@ def phantoms(seeds: Sequence[int] = SEEDS) -> list[Float32]:
 
 def images_in(folder: Path) -> list[Float32]:
     """Standardized images from a folder, found and read as by `run`. Raises UsageError for none, InputError."""
-    return [_image_of(path) for path in reading.find_inputs([folder])]
+    return [_image_of(path) for path in input_files.find_inputs([folder])]
 
 
 def _image_of(path: Path) -> Float32:

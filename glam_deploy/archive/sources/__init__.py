@@ -22,7 +22,7 @@ from glam_deploy.archive.sources.locations import (
 )
 from glam_deploy.archive.sources.storage import exists, filesystem
 from glam_deploy.errors import UsageError
-from glam_deploy.reading import SUFFIXES
+from glam_deploy.input_files import SUFFIXES
 
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Schemes of object stores: the URL of an object has all that is needed to read it, without the URL of the source."""

@@ -23,7 +23,7 @@ from glam_deploy.archive.sources.locations import is_container, is_hidden, is_na
 from glam_deploy.archive.sources.storage import open_binary, read_bounded
 from glam_deploy.errors import GlamError, InputError
 from glam_deploy.images import foreign
-from glam_deploy.reading import is_dicom
+from glam_deploy.input_files import is_dicom
 from glam_deploy.signatures import HEAD, Kind, kind_of
 
 MAX_STEP = 64 << 20
@@ -60,7 +60,7 @@ class Member:
             return read_bounded(file)  # type: ignore[arg-type]
 
     def is_wanted(self) -> bool:
-        """Whether it counts as an image: by its suffix or its content, as in `reading.find_inputs`."""
+        """Whether it counts as an image: by its suffix or its content, as in `input_files.find_inputs`."""
         if is_hidden(self.label):
             return False
         if is_named_image(self.label):

@@ -20,7 +20,7 @@ from glam_deploy.archive.sources.locations import (
 )
 from glam_deploy.archive.sources.storage import Doubt, exists, filesystem, is_url, local_doubt, open_binary, url_doubt
 from glam_deploy.errors import UsageError
-from glam_deploy.reading import looks_like_image
+from glam_deploy.input_files import looks_like_image
 
 _OTHER = frozenset(
     {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".md", ".pdf", ".log", ".yaml", ".yml",

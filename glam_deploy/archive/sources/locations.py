@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote_from_bytes, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
-from glam_deploy.reading import SUFFIXES
+from glam_deploy.input_files import SUFFIXES
 
 _KINDS = r"\.(?:zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)"
 _CONTAINER = re.compile(rf"(?is).*{_KINDS}")

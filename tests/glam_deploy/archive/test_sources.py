@@ -13,7 +13,8 @@ from support.archives import contents, dicom, locations, reason, write_tar, writ
 from glam_deploy.archive.sources import containers, open_source, storage
 from glam_deploy.archive.sources.base import Entry, SourceUnavailable
 from glam_deploy.errors import BackendUnavailable, UsageError
-from glam_deploy.reading import MAX_BYTES, find_inputs
+from glam_deploy.input_files import find_inputs
+from glam_deploy.reading import MAX_BYTES
 
 
 def member(entry: Entry) -> str:

@@ -9,7 +9,8 @@ from support.bundles import snapshot, unprivileged
 from support.commands import PLAIN, Cli, Start, install_line, without
 
 from glam_deploy.errors import UsageError
-from glam_deploy.reading import find_inputs, read
+from glam_deploy.input_files import find_inputs
+from glam_deploy.reading import read
 from glam_deploy.records import View
 from glam_export.demo import material
 from glam_export.demo.phantom import phantom_view

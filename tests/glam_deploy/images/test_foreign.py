@@ -24,7 +24,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import InputError, NotForThisNetwork
 from glam_deploy.images import foreign, image_files
-from glam_deploy.reading import find_inputs, read
+from glam_deploy.input_files import find_inputs
+from glam_deploy.reading import read
 from glam_deploy.records import View
 from glam_deploy.signatures import SIGNATURES, Kind
 from glam_export.checkpoint import foreign as checkpoints

@@ -10,7 +10,7 @@ from glam_bench.evaluation.csv_tables import Row, read_rows
 from glam_bench.evaluation.labelled import MaskFile, Outline, Polygon, Rectangle
 from glam_deploy.dicom.read import read_elements
 from glam_deploy.errors import DicomError, UsageError
-from glam_deploy.reading import find_inputs
+from glam_deploy.input_files import find_inputs
 from glam_deploy.records import View
 
 BIRADS_RULE = (

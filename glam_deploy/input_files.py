@@ -1,0 +1,108 @@
+"""Image files of paths and folders: which files count as images, and how a DICOM file is recognized."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from glam_deploy.errors import InputError, UsageError, disk_reason
+from glam_deploy.images import image_files
+from glam_deploy.regular import open_regular
+from glam_deploy.signatures import HEAD, SIGNATURES, Kind
+
+SUFFIXES = frozenset({*image_files.SUFFIXES, ".dcm", ".dicom"})
+"""Suffixes of images in lower case; a file with one of them counts as an image, whatever its content."""
+
+
+def find_inputs(
+    paths: Sequence[Path | str],
+    *,
+    on_passed_over: Callable[[Path, Sequence[Path]], None] = lambda folder, others: None,
+) -> list[Path]:
+    """Image files of `paths`, without repeats: files as given, folders searched recursively in sorted order.
+
+    In a folder, images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case), and DICOM files also
+    by content. A file that cannot be opened is included if it has such a suffix or none, as files on DICOM media
+    (PS3.10 section 8.2); reading it then raises the error. `on_passed_over` is called with each folder and its other
+    files, if there are any, without hidden files and DICOMDIR. Links are followed, and each folder is searched once.
+
+    Raises UsageError for a path that does not exist or cannot be accessed, a folder that cannot be searched, and a
+    folder without images.
+    """
+    expanded = [_expand(Path(path), on_passed_over) for path in dict.fromkeys(paths)]
+    return list(dict.fromkeys(found for each in expanded for found in each))
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether `head`, the first 132 bytes or more of a file, is that of the DICOM file format (PS3.10 section 7.1)."""
+    return SIGNATURES[Kind.DICOM](head)
+
+
+def head_of(path: Path) -> bytes:
+    """First bytes of a regular file, as many as its kind needs. Raises InputError if it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return file.read(HEAD)
+    except IsADirectoryError as error:
+        raise InputError("the path is a folder, expected a file: name the files in it") from error
+    except OSError as error:
+        raise InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights") from error
+
+
+def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:
+    mode = _mode(path)
+    if stat.S_ISREG(mode):
+        return [path]
+    if not stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a device or pipe, expected a file or a folder: save it as a file")
+    files = sorted(_files_in(path))
+    found = [file for file in files if looks_like_image(file)]
+    if not found:
+        raise UsageError(f"{path} contains no DICOM, PNG, TIFF or npy file: check the folder")
+    if others := sorted(set(files) - set(found)):
+        on_passed_over(path, others)
+    return found
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{path} does not exist, expected a file or a folder: check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: an invalid file name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"{path} cannot be accessed ({reason}), expected a file or a folder: check the path and its permissions"
+        ) from error
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """All files in a folder and its subfolders, without hidden files and DICOMDIR; links to folders are followed."""
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
+        # a link may refer to a parent folder
+        if (real := Path(place).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in names if not name.startswith(".") and name != "DICOMDIR")
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise UsageError(
+        f"{error.filename} cannot be searched ({error.strerror}): give read permission, or name the files themselves"
+    ) from error
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether a file of a folder counts as an image (`find_inputs`)."""
+    suffix = path.suffix.lower()
+    named = suffix in SUFFIXES
+    try:
+        # opening a pipe would block
+        return stat.S_ISREG(path.stat().st_mode) and (named or is_dicom(head_of(path)))
+    except (OSError, InputError):
+        # a file named by a UID seems to have a suffix of digits
+        return named or not suffix.strip(".0123456789")
