@@ -159,8 +159,8 @@ dist: $(INSTALLED) .venv-dist/installed  ## the files of a release, in dist/: di
 bills-test: $(INSTALLED)  ## the SBOMs by the schema of CycloneDX, and against environments that pip makes; a quarter of an hour
 	$(BIN)/python -m pytest tests/install -m bills
 
-compatibility: .venv-dist/installed  ## for which Python, system and extra every package has a wheel: the table of docs/releases.md
-	$(DIST)/python packaging/compatibility.py
+compatibility: $(INSTALLED)  ## for which Python, system and extra every package has a wheel: the table of docs/releases.md
+	$(BIN)/python packaging/compatibility.py
 
 bench: $(INSTALLED) demo/bundle  ## engines beside other ways to run the demo weights, on this machine, into benchmarks/results/
 	$(BIN)/glam-deploy bench --bundle demo/bundle --out benchmarks/results

@@ -26,7 +26,7 @@ PAGES = [
 CUDA = [
     "cuda-core>=1.2",
     "cuda-bindings>=13.5",  # before, an error of a missing driver does not name the library, and a process may crash
-    "nvidia-cuda-nvrtc>=13.3.33",  # 13.0 keeps values of a kernel in local memory
+    "nvidia-cuda-nvrtc>=13.0.88",  # PyTorch 2.13 of PyPI demands this version, later ones others
 ]
 
 # `make lowest-test` runs the tests with these lower bounds. Where an older version has a published hole that this
@@ -115,6 +115,7 @@ EXTRAS = {
         "import-linter>=2.5",
         "build>=1.3",
         "setuptools>=77",
+        "uv>=0.9",  # resolves for other systems
     ],
 }
 
