@@ -1,7 +1,7 @@
-"""Source distribution and wheel of the last commit: `python packaging/distributions.py OUT`.
+"""Source distribution and wheel of the last commit, and its tested versions: `python packaging/distributions.py OUT`.
 
-Both are the same bytes in whatever folder, at whatever time and under whatever umask they are built, by equal versions
-of Python, build and setuptools: constraints.txt has those of a release. Their times are that of the commit
+The distributions are the same bytes in whatever folder, at whatever time and under whatever umask they are built, by
+equal versions of Python, build and setuptools: constraints.txt has those of a release. Their time is that of the commit
 (https://reproducible-builds.org/specs/source-date-epoch/). setuptools writes owners, modes and times of the files into
 the source distribution, in the order of the file system; so it is written again, and the wheel is built from that.
 """
@@ -9,6 +9,7 @@ the source distribution, in the order of the file system; so it is written again
 import gzip
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
+VERSIONS = "constraints.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def normalized(sdist: bytes, time: int) -> bytes:
 
 
 def main(out: Path) -> None:
-    """Write both into `out`, which is created."""
+    """Write both into `out`, which is created, beside the versions that were tested."""
     os.umask(0o022)  # the wheel has the modes of the files that setuptools copies
     commit = last_commit()
     out.mkdir(parents=True, exist_ok=True)
@@ -85,6 +87,7 @@ def main(out: Path) -> None:
         wheel = build("wheel", source, Path(room, "wheel"), commit.time)
         (out / sdist.name).write_bytes(source)
         (out / wheel.name).write_bytes(wheel.read_bytes())
+    shutil.copyfile(ROOT / VERSIONS, out / VERSIONS)
 
 
 if __name__ == "__main__":
