@@ -12,6 +12,7 @@ import numpy as np
 
 from glam_deploy.errors import InputError, Remedy
 from glam_deploy.preprocess import damage, surroundings
+from glam_deploy.preprocess.byte_order import SMOOTHER, gain_of_swap
 from glam_deploy.preprocess.foreground import Breast
 from glam_deploy.preprocess.samples import BESIDE_STEP, DEPTH, Samples, grid_step
 from glam_deploy.preprocess.surroundings import Layer, Outline, Sampled
@@ -36,10 +37,11 @@ def diagnose(samples: Samples, breast: Breast, mammogram: Mammogram) -> list[Not
 
     `samples` and `breast` are in the upright frame: chest wall on the left.
 
-    Raises InputError for damage that `damage` refuses, a background that is not 0, a wrong laterality or a mirrored
-    image, and a foreground that reaches the edge opposite to the chest wall over most of the height, unless the header
-    states a partial view (notice `partial-view`).
+    Raises InputError for swapped bytes, damage that `damage` refuses, a background that is not 0, a wrong laterality or
+    a mirrored image, and a foreground that reaches the edge opposite to the chest wall over most of the height, unless
+    the header states a partial view (notice `partial-view`).
     """
+    _check_byte_order(mammogram)
     sampled = surroundings.sampled_foreground(samples, breast)
     drawn = surroundings.has_few_values(sampled)
     case = _Case(
@@ -60,6 +62,17 @@ def diagnose(samples: Samples, breast: Breast, mammogram: Mammogram) -> list[Not
     noise = [*_noise(samples, breast)]
     hard = [_hard_notice(case.edge)] if case.edge.hard > PART and not noise else []
     return [*damaged, *_shape(case), *hard, *noise]
+
+
+def _check_byte_order(mammogram: Mammogram) -> None:
+    """Raise InputError for 16-bit pixels with swapped bytes. DICOM is checked as it is read, with its BitsStored."""
+    if mammogram.source.kind == "dicom" or mammogram.pixels.dtype != np.uint16:
+        return
+    if (gain := gain_of_swap(mammogram.pixels)) > SMOOTHER:
+        raise InputError(
+            f"The two bytes of each pixel are swapped: neighbouring pixels differ {gain:.0f} times less after a byte "
+            "swap. Correct the byte order where the image is written (PNG: most significant byte first)."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from glam_deploy.errors import GlamError, InputError
 from glam_deploy.images.image_files import read_array, read_image, read_pixels
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, View
+from glam_export.demo.phantom import phantom_view
 
 GREY16 = np.random.default_rng(3).integers(0, 65536, (40, 30)).astype(np.uint16)
 GREY8 = (GREY16 >> 8).astype(np.uint8)
@@ -266,3 +267,18 @@ def test_a_png_that_exif_turns(tmp_path: Path, orientation: int) -> None:
         return
     with pytest.raises(InputError, match=f"png's Exif Orientation is {orientation}, expected 1"):
         read_pixels(tmp_path / "L-CC.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
+def test_swapped_bytes_are_refused(tmp_path: Path, suffix: str) -> None:
+    pixels = phantom_view(1, View.L_CC, shape=(1024, 832)).pixels
+    for name, written in {"right": pixels, "swapped": pixels.byteswap()}.items():
+        path = tmp_path / f"{name}{suffix}"
+        np.save(path, written) if suffix == ".npy" else cv2.imwrite(str(path), written)
+        image = read_image(path, view=View.L_CC)
+        assert np.array_equal(image.pixels, written)
+        if name == "right":
+            prepare(image)
+        else:
+            with pytest.raises(InputError, match="The two bytes of each pixel are swapped"):
+                prepare(image)
