@@ -120,7 +120,7 @@ def test_a_failed_image_counts_once_it_has_a_result_and_a_skipped_one_at_once(tm
 
 
 def forget_ambiguous(ledger: Path) -> None:
-    """Make it as an earlier release made it: without UIDs."""
+    """Make it an older one: without UIDs."""
     with closing(sqlite3.connect(ledger, isolation_level=None)) as connection:
         connection.execute("DROP TABLE ambiguous")
         connection.execute("DROP INDEX uid")
@@ -132,7 +132,7 @@ def forget_ambiguous(ledger: Path) -> None:
 def test_without_the_ledger_or_with_an_older_one(
     tmp_path: Path, harm: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also rows and objects of an earlier release, which wrote no notice."""
+    """Also rows and objects that were written without notices."""
     run(tmp_path, [2], OTHER)
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "to_rewrite", lambda self: [])
