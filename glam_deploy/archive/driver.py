@@ -213,7 +213,7 @@ class Driver:
             value = self._ray.get(reference)
         except errors.ActorUnschedulableError:  # the node is gone
             self._leave(pending.station)
-        except errors.RayActorError:
+        except (errors.RayActorError, errors.OutOfMemoryError):  # the second if Ray ended it, to free memory
             self._on_death(pending)
         except errors.RayTaskError as error:
             if isinstance(error.cause, OSError):
