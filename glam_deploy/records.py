@@ -68,6 +68,10 @@ class Notice:
     message: str
 
 
+AMBIGUOUS_UID = "ambiguous-uid"
+"""Code of the notice of an image whose SOPInstanceUID another image has too."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Origin of an image. Contains no patient identifier, but digests in `patient`."""

@@ -11,7 +11,8 @@
 A part is complete under its name, or not there (parts.py); after that the ledger records it in one transaction. A
 process that is killed in between leaves a part that the ledger does not know: the next one reads and records it
 (recovery.py). The row that was recorded last for an id replaces one in an earlier part, which is then written again
-without it; so is the row of an entry that could not be read, once its location has another one.
+without it; so is the row of an entry that could not be read, once its location has another one. A row also gets a
+notice in this way when another image with its SOPInstanceUID is recorded, after its SEG and SR were withdrawn.
 """
 
 import errno
@@ -22,14 +23,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from glam_deploy.archive.identifiers import Identifiers
-from glam_deploy.archive.ledger import Instance, Ledger, Seen
-from glam_deploy.archive.objects import ObjectPlan
+from glam_deploy.archive.ledger import Instance, Ledger, Seen, uid_key
+from glam_deploy.archive.objects import (
+    AMBIGUOUS_REASON,
+    DICOM,
+    NO_DICOM,
+    ObjectPlan,
+    objects_folder,
+    withdraw,
+)
 from glam_deploy.archive.parts import FILES, TEMPORARY, VIEWS, Parts
 from glam_deploy.archive.recovery import compare, instance_of, recover, seen_of
 from glam_deploy.archive.rows import DONE, EXCLUDED, FAILED, UNREADABLE, FileRow, ViewRow
 from glam_deploy.errors import UsageError, unwritable
+from glam_deploy.records import AMBIGUOUS_UID
 from glam_deploy.regular import open_lock, try_lock
 
 RETRIED = frozenset({FAILED, UNREADABLE})
@@ -77,6 +87,7 @@ class Dataset:
         """`digest`: of what makes the results (`plan.partition`). `identifiers`: None means as stored."""
         self._kept = kept or Kept()
         self._dest, self._digest, self._identifiers = dest, digest, identifiers or Identifiers()
+        self._objects = ObjectPlan(folder=objects_folder(dest, digest), kinds=DICOM)
         self._views: list[ViewRow] = []
         self._files: list[FileRow] = []
         self._places: set[str] = set()
@@ -135,6 +146,17 @@ class Dataset:
         known = self._ledger.instance(instance)
         return known.entry if known is not None and known.status == DONE else ""
 
+    def has_other(self, instance: str, uid: str) -> bool:
+        """Whether another instance with this SOPInstanceUID, as in its row, was recorded; "" is that of none."""
+        key = uid_key(uid)
+        return key is not None and self._ledger.has_other(key, instance)
+
+    @property
+    def ambiguous(self) -> int:
+        """Number of instances that have their SOPInstanceUID in common with another one, of all runs."""
+        with writing(self._dest):
+            return sum(1 for _ in self._ledger.ambiguous())
+
     def outcomes(self) -> dict[str, int]:
         """Outcome -> number of entries, of all runs into this partition."""
         return self._ledger.outcomes()
@@ -189,20 +211,37 @@ class Dataset:
             self._parts.set_aside(*part)
         self.repaired = tuple(self._parts.place(*part) for part in difference.repaired)
         self._rewrite()
+        self._withdraw_objects()
         self._last = max(self._ledger.parts(), default="")
         self._had_unreadable = self._ledger.has_unreadable()
         self.lost = self._ledger.lost()
 
     def _rewrite(self) -> None:
-        """Write the parts again without rows that were replaced by later ones."""
+        """Write the parts again without rows that were replaced by later ones, and with notices of ambiguous UIDs."""
         for name in self._ledger.to_rewrite():
             parts = {VIEWS: ("instance", self._ledger.instance_part), FILES: ("entry", self._ledger.entry_part)}
             for table, (key, part_of) in parts.items():
                 rows = self._parts.read(table, name)
                 kept = [row for row in rows if part_of(row[key]) == name]
-                if len(kept) < len(rows):
+                if table == VIEWS:
+                    kept = list(map(self._noted, kept))
+                if kept != rows:
                     self._parts.publish(table, name, kept)
             self._ledger.rewritten(name)
+
+    def _noted(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of `views`; if its UID is ambiguous, with the notice, and after its SEG and SR were withdrawn."""
+        if not self._ledger.is_ambiguous(row["instance"]):
+            return row
+        lacking = [NO_DICOM] if withdraw(self._objects, row["instance"]) else []
+        notices = dict.fromkeys([*row["notices"], *lacking, AMBIGUOUS_UID])
+        return row | {"notices": list(notices), "reason": row["reason"] or AMBIGUOUS_REASON}
+
+    def _withdraw_objects(self) -> None:
+        """Remove SEG and SR that a killed run, or a node that was cut off, wrote after they had been withdrawn."""
+        if self._objects.folder.exists():
+            for instance in self._ledger.ambiguous():
+                withdraw(self._objects, instance)
 
     def _next_name(self) -> str:
         last = max((int(name[5:11]) for name in self._ledger.parts()), default=0)

@@ -47,6 +47,8 @@ class Driver:
         """Outcome or KEPT -> number of entries."""
         self.without_objects = 0
         """Number of instances with a result, but without the DICOM objects that were asked for."""
+        self.ambiguous = 0
+        """As that of the data set, once the run has ended."""
         self.unfiltered = ""
         """Why decoders have no filter of system calls, on one node at least; "" if all have it."""
         self.partition = ""
@@ -119,7 +121,7 @@ class Driver:
                 self._loop(self._feed)
             finally:
                 self.dataset.flush()
-                self.lost = self.dataset.lost
+                self.lost, self.ambiguous = self.dataset.lost, self.dataset.ambiguous
 
     def _loop(self, feed: Feed) -> None:
         while True:
@@ -153,7 +155,8 @@ class Driver:
     def _feed_predictor(self, station: Station) -> None:
         while station.facts and station.waiting and len(station.predicting) <= station.facts.in_flight:
             task = station.waiting.popleft()
-            self._expect(station.predict(task, self._objects), Step.PREDICTED, station, None, task)
+            objects = self._recorder.objects_of(task, self._objects)
+            self._expect(station.predict(task, objects), Step.PREDICTED, station, None, task)
 
     def _next(self) -> Task | None:
         """The next entry that has no row; None if there is none at the moment."""
@@ -210,7 +213,7 @@ class Driver:
             value = self._ray.get(reference)
         except errors.ActorUnschedulableError:  # the node is gone
             self._leave(pending.station)
-        except errors.RayActorError:
+        except (errors.RayActorError, errors.OutOfMemoryError):  # the second if Ray ended it, to free memory
             self._on_death(pending)
         except errors.RayTaskError as error:
             if isinstance(error.cause, OSError):

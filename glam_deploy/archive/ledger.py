@@ -4,6 +4,7 @@ Besides the checksums of the parts, and what was lost with a damaged one, it has
 made again from them if it is missing (`recovery`).
 """
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Set
 from contextlib import closing, contextmanager
@@ -13,19 +14,29 @@ from typing import Any
 
 from glam_deploy.archive.rows import EXCLUDED, UNREADABLE
 
-_VERSION = 2
+_VERSION = 3
 """Of the tables; a ledger with others is emptied, and made again."""
 _SCHEMA = (
     "part (name TEXT PRIMARY KEY) WITHOUT ROWID",
-    "instance (id TEXT PRIMARY KEY, status TEXT, entry TEXT, reason TEXT, part TEXT) WITHOUT ROWID",
+    # uid: as of `uid_key`
+    "instance (id TEXT PRIMARY KEY, status TEXT, entry TEXT, reason TEXT, uid BLOB, part TEXT) WITHOUT ROWID",
     # place: location of an entry that could not be read, else NULL
     "entry (id TEXT PRIMARY KEY, outcome TEXT, instance TEXT, place TEXT, part TEXT) WITHOUT ROWID",
     "checksum (path TEXT, sha256 TEXT, PRIMARY KEY (path, sha256)) WITHOUT ROWID",
     "lost (id TEXT PRIMARY KEY) WITHOUT ROWID",
     "rewrite (part TEXT PRIMARY KEY) WITHOUT ROWID",
+    "ambiguous (uid BLOB PRIMARY KEY) WITHOUT ROWID",
     "condition (id INTEGER PRIMARY KEY, text TEXT)",
 )
-_INDEX = "CREATE INDEX place ON entry (place) WHERE place IS NOT NULL"
+_INDEXES = tuple(
+    f"CREATE INDEX {column} ON {table} ({column}) WHERE {column} IS NOT NULL"
+    for table, column in (("entry", "place"), ("instance", "uid"))
+)
+_AMBIGUOUS = (
+    "INSERT OR IGNORE INTO ambiguous SELECT uid FROM instance WHERE uid = ? GROUP BY uid HAVING count(*) > 1",
+    "INSERT OR IGNORE INTO rewrite SELECT part FROM ambiguous CROSS JOIN instance USING (uid) WHERE uid = ?",
+)
+"""Note a UID that several instances have, and the parts with their rows."""
 _ORPHAN = "instance != '' AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = entry.instance)"
 """Condition of an entry whose instance has no row."""
 
@@ -40,6 +51,8 @@ class Instance:
     """The entry that it was read from."""
     reason: str
     """As in its row."""
+    uid: bytes | None
+    """As of `uid_key`; None also for an instance that does not make its UID ambiguous."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +65,11 @@ class Seen:
     instance: str
     location: str = ""
     """As in its row; recorded of an entry that could not be read."""
+
+
+def uid_key(uid: str) -> bytes | None:
+    """Key of a SOPInstanceUID: 16 bytes of its SHA-256, a quarter of the space of the text; None for ""."""
+    return hashlib.sha256(uid.encode()).digest()[:16] if uid else None
 
 
 class Ledger:
@@ -72,7 +90,7 @@ class Ledger:
         with self.transaction():
             for (name,) in list(self._rows("SELECT name FROM sqlite_master WHERE type = 'table'")):
                 self._connection.execute(f"DROP TABLE {name}")
-            for statement in (*(f"CREATE TABLE {table}" for table in _SCHEMA), _INDEX):
+            for statement in (*(f"CREATE TABLE {table}" for table in _SCHEMA), *_INDEXES):
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
@@ -95,8 +113,8 @@ class Ledger:
 
     def instance(self, key: str) -> Instance | None:
         """The instance with this id, if it has a row."""
-        row = next(self._rows("SELECT status, entry, reason FROM instance WHERE id = ?", key), None)
-        return Instance(id=key, status=row[0], entry=row[1], reason=row[2]) if row else None
+        row = next(self._rows("SELECT status, entry, reason, uid FROM instance WHERE id = ?", key), None)
+        return Instance(id=key, status=row[0], entry=row[1], reason=row[2], uid=row[3]) if row else None
 
     def entry(self, key: str) -> Seen | None:
         """The entry with this id, if it has a row."""
@@ -110,21 +128,36 @@ class Ledger:
     def record(self, part: str, instances: Iterable[Instance], entries: Iterable[Seen]) -> None:
         """Record the rows of a part that is on the disk, in place of earlier ones with their ids; in one transaction.
 
-        Parts with rows that were replaced are in `to_rewrite` until `rewritten`, also after this process was killed.
+        Parts with rows that were replaced, and those with an instance that has its UID in common with a recorded one,
+        are in `to_rewrite` until `rewritten`, also after this process was killed.
         """
-        views = [(one.id, one.status, one.entry, one.reason, part) for one in instances]
+        views = [(one.id, one.status, one.entry, one.reason, one.uid, part) for one in instances]
         files = [
             (one.id, one.outcome, one.instance, one.location if one.outcome == UNREADABLE else None, part)
             for one in entries
         ]
         with self.transaction():
             self._connection.execute("INSERT OR REPLACE INTO part VALUES (?)", (part,))
-            for table, found in (("instance", views), ("entry", files)):
+            for table, found, values in (("instance", views, "?, ?, ?, ?, ?, ?"), ("entry", files, "?, ?, ?, ?, ?")):
                 replaced = f"SELECT part FROM {table} WHERE id = ? AND part != ?"
                 ids = ((row[0], part) for row in found)
                 self._connection.executemany(f"INSERT OR IGNORE INTO rewrite {replaced}", ids)
-                self._connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", found)
+                self._connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({values})", found)
+            for statement in _AMBIGUOUS:
+                self._connection.executemany(statement, ((uid,) for *_, uid, _ in views if uid))
             self._connection.executemany("DELETE FROM lost WHERE id = ?", ((row[0],) for row in files))
+
+    def has_other(self, uid: bytes, key: str) -> bool:
+        """Whether an instance with this key of its UID has a row, besides the one with the id `key`."""
+        return next(self._rows("SELECT 1 FROM instance WHERE uid = ? AND id != ?", uid, key), None) is not None
+
+    def is_ambiguous(self, key: str) -> bool:
+        """Whether the instance with this id has its UID in common with another one, which may have no row any more."""
+        return next(self._rows("SELECT 1 FROM instance JOIN ambiguous USING (uid) WHERE id = ?", key), None) is not None
+
+    def ambiguous(self) -> Iterator[str]:
+        """Ids of all instances of `is_ambiguous`; nothing may be recorded meanwhile."""
+        return (key for (key,) in self._rows("SELECT id FROM ambiguous CROSS JOIN instance USING (uid)"))
 
     def has_unreadable(self) -> bool:
         """Whether there are entries that could not be read."""
@@ -204,14 +237,14 @@ class Ledger:
             self._connection.execute("INSERT OR REPLACE INTO condition VALUES (1, ?)", (condition,))
 
     def to_rewrite(self) -> list[str]:
-        """Parts that still have rows which later ones have replaced."""
+        """Parts with rows that later ones have replaced, or that are to get a notice."""
         return [name for (name,) in self._rows("SELECT part FROM rewrite ORDER BY part")]
 
     def rewritten(self, part: str) -> None:
-        """Note that a part has only recorded rows again."""
+        """Note that a part has only recorded rows again, with their notices."""
         self._connection.execute("DELETE FROM rewrite WHERE part = ?", (part,))
 
-    def _rows(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, query: str, *values: str | bytes) -> Iterator[tuple[Any, ...]]:
         with closing(self._connection.execute(query, values)) as cursor:
             yield from cursor
 

@@ -6,6 +6,9 @@
                           <instance>.sr.dcm         kind "sr": Measurement Report (TID 1500) on this image alone
                           <instance>.no-dicom.txt   why there is no SEG or SR
 
+SEG and SR refer to an image by its SOPInstanceUID, and a viewer lays them over any image that has it. Images of one
+data set with one SOPInstanceUID and different content therefore have none (`withdraw`).
+
 Each file is complete under its name, or not there. The row of an instance is written after its files, and a row without
 its files counts as not known (`dataset.Dataset`), so that a later run writes them.
 """
@@ -32,6 +35,11 @@ DICOM = frozenset({"seg", "sr"})
 """Kinds that belong to the study of a DICOM image."""
 NO_DICOM = "no-dicom-object"
 """Code of the notice of an instance without the DICOM objects that were asked for."""
+AMBIGUOUS_REASON = (
+    "another image of the data set has the same SOPInstanceUID and other content. There is no SEG or SR of either, "
+    "because it would refer to both: give each image a UID of its own at the source, or leave out the wrong one, and "
+    "use another --out"
+)
 _UNFINISHED = ".unfinished"
 """Folder of the files that are being written, beside those that are complete."""
 _NO_DICOM_SUFFIX = ".no-dicom.txt"
@@ -48,6 +56,8 @@ class ObjectPlan:
     """Keys of `SUFFIXES`."""
     device_uid: str = ""
     """Of `prepared`; "" without kinds of `DICOM`."""
+    ambiguous: bool = False
+    """Whether another image has the SOPInstanceUID of this one, which gets no kind of `DICOM` then."""
 
     def is_complete(self, instance: str) -> bool:
         """Whether an instance with a result has all of its files."""
@@ -59,6 +69,11 @@ class ObjectPlan:
     def path(self, instance: str, suffix: str) -> Path:
         """Path of a file of an instance."""
         return self.folder / instance[:2] / f"{instance}{suffix}"
+
+
+def objects_folder(dest: Path, digest: str) -> Path:
+    """`ObjectPlan.folder` of a partition."""
+    return dest / "objects" / digest
 
 
 def write_objects(plan: ObjectPlan, instance: str, view: DecodedView, result: Result) -> str:
@@ -90,6 +105,8 @@ def _write_dicom(plan: ObjectPlan, instance: str, view: DecodedView, result: Res
     """Write the DICOM objects of an instance; "", or why there are none: its result stays."""
     from glam_deploy.archive.view_objects import ObjectOrigin, view_objects
 
+    if plan.ambiguous:
+        return AMBIGUOUS_REASON
     origin = ObjectOrigin(settings=plan.folder.name, device_uid=plan.device_uid)
     try:
         made = view_objects(plan.kinds, view, result, instance, origin)
@@ -98,6 +115,26 @@ def _write_dicom(plan: ObjectPlan, instance: str, view: DecodedView, result: Res
     for kind, content in made.items():
         (folder / f"{instance}{SUFFIXES[kind]}").write_bytes(content)
     return "" if made else _NO_STUDY
+
+
+def withdraw(plan: ObjectPlan, instance: str) -> bool:
+    """Remove SEG and SR of an instance with an ambiguous UID; whether it has none of those that were asked for.
+
+    If this process is killed, a repeated call completes it. Raises OSError if a file cannot be written or removed.
+    """
+    without = plan.path(instance, _NO_DICOM_SUFFIX)
+    # the SR refers to the SEG
+    found = [path for kind in ("sr", "seg") if (path := plan.path(instance, SUFFIXES[kind])).exists()]
+    if found:
+        draft = plan.folder / _UNFINISHED / without.name
+        draft.parent.mkdir(exist_ok=True)
+        draft.write_text(f"{AMBIGUOUS_REASON}\n", "utf-8")
+        sync(draft)
+        move_into_place(draft, without)
+        for path in found:
+            path.unlink(missing_ok=True)
+        sync(without.parent)
+    return without.exists()
 
 
 def prepared(plan: ObjectPlan, dest: Path) -> ObjectPlan:

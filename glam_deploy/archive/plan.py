@@ -9,7 +9,7 @@ from glam_deploy.archive.actors import EnginePlan, OpenPipeline, open_pipeline
 from glam_deploy.archive.dataset import RETRIED, Kept, known_entries, require_same_key
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.ledger import Repeats
-from glam_deploy.archive.objects import ObjectPlan
+from glam_deploy.archive.objects import ObjectPlan, objects_folder
 from glam_deploy.archive.reader import EntryReader
 from glam_deploy.archive.rows import KEPT, Maker, entry_id
 from glam_deploy.archive.shipping import ShippedBundle
@@ -57,7 +57,7 @@ class RunPlan:
 
     def objects(self, digest: str) -> ObjectPlan | None:
         """Files that are written for each instance of a partition; None without any."""
-        return ObjectPlan(folder=self.dest / "objects" / digest, kinds=self.write) if self.write else None
+        return ObjectPlan(folder=objects_folder(self.dest, digest), kinds=self.write) if self.write else None
 
     def kept(self, digest: str) -> Kept:
         """The rows of a partition that stay."""

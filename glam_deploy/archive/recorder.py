@@ -1,10 +1,11 @@
 """What became of each entry -> rows: one of `files` for each, and one of `views` for each distinct instance."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from glam_deploy.archive.dataset import Dataset
 from glam_deploy.archive.identifiers import Identifiers
+from glam_deploy.archive.objects import ObjectPlan
 from glam_deploy.archive.rows import (
     DONE,
     DUPLICATE,
@@ -77,6 +78,12 @@ class Recorder:
         if claim.owner is not task and not any(task is other for other in claim.duplicates):
             claim.duplicates.append(task)
         return claim.owner is not task
+
+    def objects_of(self, task: Task, objects: ObjectPlan | None) -> ObjectPlan | None:
+        """Files that are written for an entry that was read, of the run's `objects`: no SEG and SR of a known UID."""
+        assert task.fingerprint is not None
+        uid = self._identifiers.uid(task.fingerprint.uids.get("SOPInstanceUID", ""))
+        return objects and replace(objects, ambiguous=self._dataset.has_other(task.instance, uid))
 
     def finish(self, task: Task, finding: Finding) -> None:
         """Record the finding of an entry, and the duplicates of its instance."""

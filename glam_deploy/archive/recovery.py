@@ -4,17 +4,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glam_deploy.archive.ledger import Instance, Ledger, Seen
+from glam_deploy.archive.ledger import Instance, Ledger, Seen, uid_key
 from glam_deploy.archive.parts import FILES, TABLES, VIEWS, Parts
+from glam_deploy.archive.rows import FAILED
 
-_INSTANCE = ("instance", "status", "entry", "reason")
+_INSTANCE = ("instance", "status", "entry", "reason", "sop_instance_uid")
 _SEEN = ("entry", "outcome", "instance", "location")
 """Columns of `instance_of` and of `seen_of`."""
 
 
 def instance_of(row: Mapping[str, Any]) -> Instance:
-    """What the ledger has of a row of `views`."""
-    return Instance(id=row["instance"], status=row["status"], entry=row["entry"], reason=row["reason"])
+    """What the ledger has of a row of `views`.
+
+    An instance that failed does not make its UID ambiguous: mostly it is a damaged copy of the other one.
+    """
+    return Instance(
+        id=row["instance"],
+        status=row["status"],
+        entry=row["entry"],
+        reason=row["reason"],
+        uid=None if row["status"] == FAILED else uid_key(row["sop_instance_uid"]),
+    )
 
 
 def seen_of(row: Mapping[str, Any]) -> Seen:

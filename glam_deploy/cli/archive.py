@@ -29,7 +29,7 @@ from glam_deploy.cli.options import (
     ungated_option,
 )
 from glam_deploy.cli.progress import KEPT, Tally
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import UsageError, counted
 from glam_deploy.installation import page, require
 
 if TYPE_CHECKING:
@@ -232,6 +232,7 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             raise
         finally:
             _tell_damage(driver, plan.dest)
+            _tell_ambiguous(driver.ambiguous)
     summary = write_summary(plan.dest)
     if driver.unfiltered:
         reason = f"a node has no filter of system calls for decoders ({driver.unfiltered})"
@@ -262,6 +263,17 @@ def _tell_damage(driver: "Driver", dest: Path) -> None:
             f"{entries} no row, because a part was missing or damaged, and this run did not compute them: give all "
             "sources of the earlier runs, without --limit. If they do not exist any more, delete "
             f"{dest}/ledger-{driver.partition}.db to accept the loss",
+            err=True,
+        )
+
+
+def _tell_ambiguous(images: int) -> None:
+    """Print how many images of the data set have the UID of another one; with --quiet too."""
+    if images:
+        click.echo(
+            f"{counted(images, 'image')} with the SOPInstanceUID of another image with other content, and without SEG "
+            "and SR: see ambiguous-uid in views. Give each image a UID of its own at the source, or leave out the "
+            "wrong one, and use another --out",
             err=True,
         )
 

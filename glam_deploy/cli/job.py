@@ -13,6 +13,7 @@ import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.progress import KEPT, ProgressDisplay, Tally
+from glam_deploy.cli.shared_uids import SharedUids
 from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, attempt, fault
 from glam_deploy.exams import TITLE, ExamScores, ViewScores, any_group, exam_lines, made_by, score_exams
 from glam_deploy.images import image_files
@@ -31,11 +32,13 @@ from glam_deploy.outputs.writer import (
     writing_to,
 )
 from glam_deploy.reading import read, read_patient, read_standardized, read_study
-from glam_deploy.records import Mammogram, NetworkInput, Pixels, View
+from glam_deploy.records import Mammogram, NetworkInput, Notice, Pixels, View
 from glam_deploy.runtime.overlap import Turns, ahead, behind, in_batches
 from glam_deploy.runtime.pipeline import Pipeline, is_raw
 from glam_deploy.runtime.result import Pending, Prepared, Result
 from glam_deploy.view_names import exam_from_name
+
+_UID = "SOPInstanceUID"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,8 @@ class _Read:
     prepared: Prepared
     facts: Mapping[str, object]
     """As of `earlier.run_facts`."""
+    uid: str
+    """SOPInstanceUID; "" without one."""
     difference: str
     """As of `earlier.Earlier` for a resumed run; else ""."""
 
@@ -135,6 +140,8 @@ class _Started:
     pixels: Pixels
     pending: Pending
     facts: Mapping[str, object]
+    notices: Sequence[Notice] = ()
+    """Those of the run, besides those of the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +224,7 @@ def _process_all(
     network runs in the calling thread, which gets Ctrl-C; what it has finished by then is still written.
     """
 
-    turns, numbers = Turns(), count()
+    turns, numbers, uids = Turns(), count(), SharedUids()
 
     def start(batch: Sequence[tuple[Path, _View]]) -> Iterator[tuple[int, Path, _Started | _Kept | GlamError]]:
         for path, view in batch:
@@ -225,7 +232,13 @@ def _process_all(
             if not isinstance(view, _Kept):
                 display.explain_repeat(view.difference if isinstance(view, _Read) else "")
                 display.tally.begin()
-        for (path, _), started in zip(batch, _start(pipeline, [view for _, view in batch]), strict=True):
+        for (path, view), started in zip(batch, _start(pipeline, [view for _, view in batch]), strict=True):
+            notices = () if isinstance(view, GlamError) else uids.notices(path, *_identity(view))
+            if isinstance(started, _Started):
+                yield next(numbers), path, replace(started, notices=notices)
+                continue
+            for notice in notices:
+                display.remark(notice.message)
             yield next(numbers), path, started
 
     def finish(started: tuple[int, Path, _Started | _Kept | GlamError]) -> None:
@@ -280,8 +293,19 @@ def _read(pipeline: Pipeline, job: Job, path: Path) -> _Read | _Kept:
     # the picture needs a black background at zero
     pixels = given.pixels if isinstance(given, Mammogram) else given.image - given.image.min()
     return _Read(
-        pixels=pixels, prepared=pipeline.prepare(given), facts=run_facts(path, settings), difference=difference
+        pixels=pixels,
+        prepared=pipeline.prepare(given),
+        facts=run_facts(path, settings),
+        uid=given.source.uids.get(_UID, "") if isinstance(given, Mammogram) else "",
+        difference=difference,
     )
+
+
+def _identity(view: _Read | _Kept) -> tuple[str, str]:
+    """SOPInstanceUID of an input, "" without one, and SHA-256 of its content."""
+    if isinstance(view, _Read):
+        return view.uid, str(view.facts["input_sha256"])
+    return view.report["input"]["uids"].get(_UID, ""), view.report["provenance"][RUN]["input_sha256"]
 
 
 def read_input(path: Path, options: ReadOptions) -> Mammogram | NetworkInput:
@@ -310,7 +334,8 @@ def _start(pipeline: Pipeline, batch: Sequence[_View]) -> Sequence[_Started | _K
 
 def _write(job: Job, path: Path, started: _Started) -> Outcome:
     found = started.pending.result()
-    result = replace(found, provenance={**found.provenance, RUN: started.facts})
+    provenance, notices = {**found.provenance, RUN: started.facts}, (*found.notices, *started.notices)
+    result = replace(found, provenance=provenance, notices=notices)
     write_result(job.out, job.stems[path], started.pixels, result, job.writing)
     job.on_result(path, result)
     return Outcome(status="done", text=_summary(result), patient=result.input.source.patient)

@@ -86,9 +86,12 @@ class ProgressDisplay:
         """Print once why existing results are not kept; "" prints nothing."""
         if difference and difference not in self._explained:
             self._explained.add(difference)
-            text = f"Results in {self._out} were made with {difference}: their inputs are done again."
-            with console.paused(self._bar):
-                console.err.print(text, soft_wrap=True)
+            self.remark(f"Results in {self._out} were made with {difference}: their inputs are done again.")
+
+    def remark(self, text: str) -> None:
+        """Print a line on standard error."""
+        with console.paused(self._bar):
+            console.err.print(text, soft_wrap=True)
 
     def end(self, status: str, line: str | None) -> None:
         """Count an input that has ended, and print its line on standard output; None prints none."""

@@ -10,8 +10,8 @@ RETRY = Kept(tried_again=RETRIED)
 MAKER = Maker(engine="e", bundle="b", gate="g", made_by="m")
 
 
-def add_row(dataset: Dataset, number: int, status: str = "done") -> None:
-    """Add an instance and its entry as a run does: only what has no row."""
+def add_row(dataset: Dataset, number: int, status: str = "done", uid: str = "") -> None:
+    """Add an instance and its entry as a run does: only what has no row. `uid`: its SOPInstanceUID."""
     entry, instance = f"e{number}", f"i{number}"
     if dataset.is_known(entry):
         return
@@ -22,7 +22,7 @@ def add_row(dataset: Dataset, number: int, status: str = "done") -> None:
             instance=instance,
             entry=entry,
             sha256=f"{number:064}",
-            identifiers=Identifiers().of({}, f"/in/{number}.dcm"),
+            identifiers=Identifiers().of({"SOPInstanceUID": uid}, f"/in/{number}.dcm"),
             finding=Finding(status=status, patches=((1, 2, 3, 4), None), timings_ms={"global": 1.5}),
             maker=MAKER,
         )

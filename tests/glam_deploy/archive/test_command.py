@@ -1,9 +1,12 @@
 """The whole command with Ray: what it prints, its exit codes, and that its remedies work."""
 
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.archive import outcomes_in
+from pydicom import dcmread
+from support.archive import outcomes_in, rows
 from support.commands import PLAIN, start_process
 from support.engines import small_view
 from support.tiny_bundle import write_tiny_bundle
@@ -12,6 +15,51 @@ from glam_deploy.dicom.mammography import write_view
 from glam_deploy.records import View
 
 pytestmark = pytest.mark.ray
+
+
+def test_two_images_with_one_uid_are_told_and_have_no_dicom_object(tmp_path: Path) -> None:
+    """A copy is no second image. With pseudonyms, where objects are refused, the notice is alone."""
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    first, other = tmp_path / "one.dcm", tmp_path / "other.dcm"
+    for path, view in ((first, View.L_CC), (other, View.L_MLO)):
+        write_view(path, small_view().pixels, view=view)
+    second = dcmread(other)
+    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = dcmread(first).SOPInstanceUID
+    second.save_as(tmp_path / "two.dcm")
+    shutil.copy(other, tmp_path / "other-copy.dcm")
+    (tmp_path / "key").touch(mode=0o600)
+    (tmp_path / "key").write_text("0123456789abcdef" * 4)
+    objects = ("--write", "seg", "--write", "sr")
+
+    def archive(out: str, *names: str, options: tuple[object, ...] = objects) -> str:
+        sources = (tmp_path / f"{name}.dcm" for name in names)
+        to = ("--out", tmp_path / out, "--bundle", bundle, "--engine", "onnx", "--quiet")
+        process = start_process("archive", *sources, *to, *options, code=PLAIN)
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+        return said
+
+    def ends(out: str) -> Counter[str]:
+        return Counter(
+            path.name.partition(".")[2] for path in (tmp_path / out / "objects").rglob("*.*") if path.is_file()
+        )
+
+    told = "2 images with the SOPInstanceUID of another image with other content, and without SEG and SR"
+    assert archive("out", "one", "other", "other-copy") == ""
+    assert ends("out") == {"seg.dcm": 2, "sr.dcm": 2}
+    expected = {"seg.dcm": 1, "sr.dcm": 1, "no-dicom.txt": 2}
+    for names in (("one", "two"), ("other", "two", "one")):  # the later run finds all done
+        assert told in archive("out", *names)
+        assert ends("out") == expected
+    found = {Path(row["location"]).name: row for row in rows(tmp_path / "out", "views")}
+    assert {name for name, row in found.items() if "ambiguous-uid" in row["notices"]} == {"one.dcm", "two.dcm"}
+    assert all(row["status"] == "done" and row["y_global_benign"] is not None for row in found.values())
+    assert "ambiguous-uid" in (tmp_path / "out/summary.html").read_text()
+    said = archive("hidden", "one", "two", "other", options=("--pseudonyms", tmp_path / "key"))
+    assert told in said and str(dcmread(first).SOPInstanceUID) not in said
+    hidden = rows(tmp_path / "hidden", "views")
+    assert sorted("ambiguous-uid" in row["notices"] for row in hidden) == [False, True, True]
+    assert not any("no-dicom-object" in row["notices"] for row in hidden)
 
 
 def test_a_damaged_part_is_told_until_its_entries_have_rows_again(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import glam_deploy
 from glam_deploy.archive.cleanup import users_of
 from glam_deploy.archive.shipping import files_of
 from glam_deploy.dicom.mammography import write_view
+from glam_deploy.errors import BackendRunError
 from glam_deploy.exams import made_by
 from glam_deploy.outputs.overlay import overlay, to_png
 from glam_deploy.records import View
@@ -132,6 +133,19 @@ def test_a_signal_while_ray_starts_ends_the_command(
     _, said = process.communicate()
     assert (process.returncode, said) == (code, "stopped\n")
     assert users_of(room) == []
+
+
+def test_processes_that_ray_ends_to_free_memory_end_the_command(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's memory monitor gives another error for them than for others that end."""
+    write_views(tmp_path / "in", ["a.dcm"])
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    process = start(tmp_path / "in", tmp_path / "out", 0)
+    _, said = process.communicate()
+    assert process.returncode == BackendRunError.exit_code
+    assert "without a result. Perhaps it lacks memory" in said and "Traceback" not in said
 
 
 def test_every_port_of_ray_is_on_loopback(start: Any, room: Path, tmp_path: Path) -> None:

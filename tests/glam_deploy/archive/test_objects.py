@@ -26,7 +26,7 @@ from glam_deploy.archive import objects, view_objects
 from glam_deploy.archive.actors import EnginePlan, Predictor, PredictorFacts, Refusal, open_pipeline
 from glam_deploy.archive.decoder import decode_here
 from glam_deploy.archive.identifiers import Identifiers
-from glam_deploy.archive.objects import NO_DICOM, ObjectPlan, prepared
+from glam_deploy.archive.objects import NO_DICOM, ObjectPlan, prepared, withdraw
 from glam_deploy.archive.reader import EntryReader
 from glam_deploy.archive.rows import Finding, instance_id
 from glam_deploy.archive.shipping import shipped
@@ -89,7 +89,9 @@ class Written:
         return {path.name.removeprefix(self.instance) for path in folder.iterdir()} if folder.exists() else set()
 
 
-def write(predictor: Predictor, path: Path, dest: Path, kinds: frozenset[str] = BOTH) -> Written:
+def write(
+    predictor: Predictor, path: Path, dest: Path, kinds: frozenset[str] = BOTH, *, ambiguous: bool = False
+) -> Written:
     """Read a file as a reader does, and compute it as a predictor does."""
     source = open_source([str(path)])
     (entry,) = source.entries()
@@ -97,7 +99,7 @@ def write(predictor: Predictor, path: Path, dest: Path, kinds: frozenset[str] = 
     assert view is not None
     instance = instance_id(fingerprint.uids, fingerprint.sha256, entry.path, Identifiers())
     dest.mkdir(exist_ok=True)
-    plan = prepared(ObjectPlan(folder=dest / "objects/0123456789ab", kinds=kinds), dest)
+    plan = prepared(ObjectPlan(folder=dest / "objects/0123456789ab", kinds=kinds, ambiguous=ambiguous), dest)
     return Written(predictor.predict(view, instance, plan), instance, plan)
 
 
@@ -218,6 +220,19 @@ def test_an_image_without_a_study_says_why_it_has_no_object(predictor: Predictor
     plain = write(predictor, path, tmp_path / "plain", frozenset({"npz"}))
     assert NO_DICOM not in plain.finding.notices and plain.names == {".npz"}
     assert not (tmp_path / "plain/device.uid").exists()
+
+
+def test_an_image_with_an_ambiguous_uid_has_its_other_files(predictor: Predictor, tmp_path: Path) -> None:
+    path = write_view(tmp_path / "a.dcm")
+    plain = write(predictor, path, tmp_path / "plain", ALL)
+    made = write(predictor, path, tmp_path / "out", ALL, ambiguous=True)
+    assert made.names == {".npz", ".png", ".no-dicom.txt"} and made.plan.is_complete(made.instance)
+    assert made.path(".no-dicom.txt").read_text() == f"{made.finding.reason}\n"
+    assert "has the same SOPInstanceUID" in made.finding.reason and made.finding.notices[-1] == NO_DICOM
+    assert (made.finding.status, made.finding.scores) == ("done", plain.finding.scores)
+    assert withdraw(plain.plan, plain.instance) and withdraw(plain.plan, plain.instance)
+    assert plain.names == made.names
+    assert plain.path(".no-dicom.txt").read_bytes() == made.path(".no-dicom.txt").read_bytes()
 
 
 def test_a_header_that_cannot_be_copied_costs_no_result(predictor: Predictor, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Rows of entries and instances over several runs, without Ray."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from support.archive_rows import MAKER
 from glam_deploy.archive.dataset import Dataset
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.ledger import Ledger
+from glam_deploy.archive.objects import ObjectPlan
 from glam_deploy.archive.parts import Parts
 from glam_deploy.archive.reader import Fingerprint
 from glam_deploy.archive.recorder import Recorder
@@ -49,6 +51,30 @@ def test_a_kill_between_the_two_tables_keeps_the_reason(tmp_path: Path, monkeypa
         dataset.flush()
     assert {row["reason"] for table in ("views", "files") for row in rows(tmp_path, table)} == {"made up for a test"}
     assert outcomes_in(tmp_path) == {"a.dcm": "failed"}
+
+
+def test_an_image_with_a_known_uid_gets_no_dicom_object(tmp_path: Path) -> None:
+    """Nor does the one that is known, if its other files are written again."""
+    uid, key = "1.2.826.0.1.3680043.8.498.1", Identifiers(key=bytes(range(32)))
+    plan = ObjectPlan(folder=tmp_path / "objects/d", kinds=frozenset({"seg", "npz"}))
+    for identifiers in (Identifiers(), key):
+        dest = tmp_path / identifiers.fingerprint / "out"
+        dest.mkdir(parents=True)
+        with Dataset(dest, "d", identifiers) as dataset:
+            recorder = Recorder(dataset, identifiers, MAKER, lambda _: None, lambda _: None)
+            first, second, other = (task(f"/in/{name}.dcm") for name in ("a", "b", "c"))
+            for one, of in ((first, uid), (second, uid), (other, f"{uid}.2")):
+                assert one.fingerprint is not None
+                one.fingerprint = replace(one.fingerprint, uids={"SOPInstanceUID": of})
+                assert not recorder.is_settled(one)
+            assert recorder.objects_of(second, plan) == plan and recorder.objects_of(second, None) is None
+            recorder.finish(first, Finding(status="done"))
+            dataset.flush()
+            assert recorder.objects_of(second, plan) == replace(plan, ambiguous=True)
+            assert recorder.objects_of(first, plan) == recorder.objects_of(other, plan) == plan
+            recorder.finish(second, Finding(status="done"))
+            dataset.flush()
+            assert recorder.objects_of(first, plan) == replace(plan, ambiguous=True) and dataset.ambiguous == 2
 
 
 GONE = Finding(status="failed", reason="it does not exist")
