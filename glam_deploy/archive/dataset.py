@@ -146,14 +146,14 @@ class Dataset:
         known = self._ledger.instance(instance)
         return known.entry if known is not None and known.status == DONE else ""
 
-    def has_other(self, instance: str, uid: str) -> bool:
-        """Whether another instance with this SOPInstanceUID, as in its row, was recorded; "" is that of none."""
+    def is_ambiguous(self, uid: str) -> bool:
+        """Whether images with different results have this SOPInstanceUID, as in their rows; "" is that of none."""
         key = uid_key(uid)
-        return key is not None and self._ledger.has_other(key, instance)
+        return key is not None and self._ledger.has_ambiguous(key)
 
     @property
     def ambiguous(self) -> int:
-        """Number of instances that have their SOPInstanceUID in common with another one, of all runs."""
+        """Number of instances that have their SOPInstanceUID in common with one of another result, of all runs."""
         with writing(self._dest):
             return sum(1 for _ in self._ledger.ambiguous())
 

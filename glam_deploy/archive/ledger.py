@@ -18,8 +18,8 @@ _VERSION = 3
 """Of the tables; a ledger with others is emptied, and made again."""
 _SCHEMA = (
     "part (name TEXT PRIMARY KEY) WITHOUT ROWID",
-    # uid: as of `uid_key`
-    "instance (id TEXT PRIMARY KEY, status TEXT, entry TEXT, reason TEXT, uid BLOB, part TEXT) WITHOUT ROWID",
+    # uid: as of `uid_key`; result: as of `recovery.result_key`
+    "instance (id TEXT PRIMARY KEY, status TEXT, entry TEXT, reason TEXT, uid BLOB, result, part TEXT) WITHOUT ROWID",
     # place: location of an entry that could not be read, else NULL
     "entry (id TEXT PRIMARY KEY, outcome TEXT, instance TEXT, place TEXT, part TEXT) WITHOUT ROWID",
     "checksum (path TEXT, sha256 TEXT, PRIMARY KEY (path, sha256)) WITHOUT ROWID",
@@ -33,10 +33,10 @@ _INDEXES = tuple(
     for table, column in (("entry", "place"), ("instance", "uid"))
 )
 _AMBIGUOUS = (
-    "INSERT OR IGNORE INTO ambiguous SELECT uid FROM instance WHERE uid = ? GROUP BY uid HAVING count(*) > 1",
+    "REPLACE INTO ambiguous SELECT uid FROM instance WHERE uid = ? GROUP BY 1 HAVING min(result) != max(result)",
     "INSERT OR IGNORE INTO rewrite SELECT part FROM ambiguous CROSS JOIN instance USING (uid) WHERE uid = ?",
 )
-"""Note a UID that several instances have, and the parts with their rows."""
+"""Note a UID that instances with different results have, and the parts with their rows."""
 _ORPHAN = "instance != '' AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = entry.instance)"
 """Condition of an entry whose instance has no row."""
 
@@ -53,6 +53,8 @@ class Instance:
     """As in its row."""
     uid: bytes | None
     """As of `uid_key`; None also for an instance that does not make its UID ambiguous."""
+    result: bytes
+    """As of `recovery.result_key`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +115,8 @@ class Ledger:
 
     def instance(self, key: str) -> Instance | None:
         """The instance with this id, if it has a row."""
-        row = next(self._rows("SELECT status, entry, reason, uid FROM instance WHERE id = ?", key), None)
-        return Instance(id=key, status=row[0], entry=row[1], reason=row[2], uid=row[3]) if row else None
+        row = next(self._rows("SELECT status, entry, reason, uid, result FROM instance WHERE id = ?", key), None)
+        return Instance(id=key, status=row[0], entry=row[1], reason=row[2], uid=row[3], result=row[4]) if row else None
 
     def entry(self, key: str) -> Seen | None:
         """The entry with this id, if it has a row."""
@@ -128,28 +130,28 @@ class Ledger:
     def record(self, part: str, instances: Iterable[Instance], entries: Iterable[Seen]) -> None:
         """Record the rows of a part that is on the disk, in place of earlier ones with their ids; in one transaction.
 
-        Parts with rows that were replaced, and those with an instance that has its UID in common with a recorded one,
-        are in `to_rewrite` until `rewritten`, also after this process was killed.
+        Parts with rows that were replaced, and those with an instance that has its UID in common with a recorded one
+        of another result, are in `to_rewrite` until `rewritten`, also after this process was killed.
         """
-        views = [(one.id, one.status, one.entry, one.reason, one.uid, part) for one in instances]
+        views = [(one.id, one.status, one.entry, one.reason, one.uid, one.result, part) for one in instances]
         files = [
             (one.id, one.outcome, one.instance, one.location if one.outcome == UNREADABLE else None, part)
             for one in entries
         ]
         with self.transaction():
             self._connection.execute("INSERT OR REPLACE INTO part VALUES (?)", (part,))
-            for table, found, values in (("instance", views, "?, ?, ?, ?, ?, ?"), ("entry", files, "?, ?, ?, ?, ?")):
+            for table, found, values in (("instance", views, "?, ?, ?, ?, ?, ?, ?"), ("entry", files, "?, ?, ?, ?, ?")):
                 replaced = f"SELECT part FROM {table} WHERE id = ? AND part != ?"
                 ids = ((row[0], part) for row in found)
                 self._connection.executemany(f"INSERT OR IGNORE INTO rewrite {replaced}", ids)
                 self._connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({values})", found)
             for statement in _AMBIGUOUS:
-                self._connection.executemany(statement, ((uid,) for *_, uid, _ in views if uid))
+                self._connection.executemany(statement, ((uid,) for *_, uid, _, _ in views if uid))
             self._connection.executemany("DELETE FROM lost WHERE id = ?", ((row[0],) for row in files))
 
-    def has_other(self, uid: bytes, key: str) -> bool:
-        """Whether an instance with this key of its UID has a row, besides the one with the id `key`."""
-        return next(self._rows("SELECT 1 FROM instance WHERE uid = ? AND id != ?", uid, key), None) is not None
+    def has_ambiguous(self, uid: bytes) -> bool:
+        """Whether images with different results have the UID with this key."""
+        return next(self._rows("SELECT 1 FROM ambiguous WHERE uid = ?", uid), None) is not None
 
     def is_ambiguous(self, key: str) -> bool:
         """Whether the instance with this id has its UID in common with another one, which may have no row any more."""

@@ -7,7 +7,7 @@
                           <instance>.no-dicom.txt   why there is no SEG or SR
 
 SEG and SR refer to an image by its SOPInstanceUID, and a viewer lays them over any image that has it. Images of one
-data set with one SOPInstanceUID and different content therefore have none (`withdraw`).
+data set with one SOPInstanceUID and different results therefore have none (`withdraw`).
 
 Each file is complete under its name, or not there. The row of an instance is written after its files, and a row without
 its files counts as not known (`dataset.Dataset`), so that a later run writes them.
@@ -36,7 +36,7 @@ DICOM = frozenset({"seg", "sr"})
 NO_DICOM = "no-dicom-object"
 """Code of the notice of an instance without the DICOM objects that were asked for."""
 AMBIGUOUS_REASON = (
-    "another image of the data set has the same SOPInstanceUID and other content. There is no SEG or SR of either, "
+    "another image of the data set has the same SOPInstanceUID and another result. There is no SEG or SR of either, "
     "because it would refer to both: give each image a UID of its own at the source, or leave out the wrong one, and "
     "use another --out"
 )

@@ -80,10 +80,10 @@ class Recorder:
         return claim.owner is not task
 
     def objects_of(self, task: Task, objects: ObjectPlan | None) -> ObjectPlan | None:
-        """Files that are written for an entry that was read, of the run's `objects`: no SEG and SR of a known UID."""
+        """Files that are written for an entry: those of the run, but no SEG and SR with an ambiguous UID."""
         assert task.fingerprint is not None
         uid = self._identifiers.uid(task.fingerprint.uids.get("SOPInstanceUID", ""))
-        return objects and replace(objects, ambiguous=self._dataset.has_other(task.instance, uid))
+        return objects and replace(objects, ambiguous=self._dataset.is_ambiguous(uid))
 
     def finish(self, task: Task, finding: Finding) -> None:
         """Record the finding of an entry, and the duplicates of its instance."""

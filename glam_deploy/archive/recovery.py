@@ -1,14 +1,18 @@
 """Ledger and parts in agreement again, after a kill, the loss of a file or damage."""
 
+import hashlib
+import json
+import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from glam_deploy.archive.ledger import Instance, Ledger, Seen, uid_key
 from glam_deploy.archive.parts import FILES, TABLES, VIEWS, Parts
-from glam_deploy.archive.rows import FAILED
+from glam_deploy.archive.rows import FAILED, SCORES
 
-_INSTANCE = ("instance", "status", "entry", "reason", "sop_instance_uid")
+_INSTANCE = ("instance", "status", "entry", "reason", "sop_instance_uid", *SCORES, "patches")
 _SEEN = ("entry", "outcome", "instance", "location")
 """Columns of `instance_of` and of `seen_of`."""
 
@@ -24,7 +28,19 @@ def instance_of(row: Mapping[str, Any]) -> Instance:
         entry=row["entry"],
         reason=row["reason"],
         uid=None if row["status"] == FAILED else uid_key(row["sop_instance_uid"]),
+        result=result_key(row),
     )
+
+
+def result_key(row: Mapping[str, Any]) -> bytes:
+    """Key of what was found in an instance, from its row of `views`: 8 bytes of a SHA-256.
+
+    Equal for two files of one image, such as in two transfer syntaxes or with another header; different for two images,
+    because of their scores and the positions of their patches.
+    """
+    scores = [struct.pack("<f", math.nan if (score := row[name]) is None else score).hex() for name in SCORES]
+    found = json.dumps([row["status"], scores, row["patches"]], sort_keys=True)
+    return hashlib.sha256(found.encode()).digest()[:8]
 
 
 def seen_of(row: Mapping[str, Any]) -> Seen:

@@ -271,7 +271,7 @@ def _tell_ambiguous(images: int) -> None:
     """Print how many images of the data set have the UID of another one; with --quiet too."""
     if images:
         click.echo(
-            f"{counted(images, 'image')} with the SOPInstanceUID of another image with other content, and without SEG "
+            f"{counted(images, 'image')} with the SOPInstanceUID of another image with another result, and without SEG "
             "and SR: see ambiguous-uid in views. Give each image a UID of its own at the source, or leave out the "
             "wrong one, and use another --out",
             err=True,

@@ -10,8 +10,11 @@ RETRY = Kept(tried_again=RETRIED)
 MAKER = Maker(engine="e", bundle="b", gate="g", made_by="m")
 
 
-def add_row(dataset: Dataset, number: int, status: str = "done", uid: str = "") -> None:
-    """Add an instance and its entry as a run does: only what has no row. `uid`: its SOPInstanceUID."""
+def add_row(dataset: Dataset, number: int, status: str = "done", uid: str = "", found: int | None = None) -> None:
+    """Add an instance and its entry as a run does: only what has no row.
+
+    `uid`: its SOPInstanceUID. `found`: the number whose result it has; None: its own.
+    """
     entry, instance = f"e{number}", f"i{number}"
     if dataset.is_known(entry):
         return
@@ -23,7 +26,12 @@ def add_row(dataset: Dataset, number: int, status: str = "done", uid: str = "") 
             entry=entry,
             sha256=f"{number:064}",
             identifiers=Identifiers().of({"SOPInstanceUID": uid}, f"/in/{number}.dcm"),
-            finding=Finding(status=status, patches=((1, 2, 3, 4), None), timings_ms={"global": 1.5}),
+            finding=Finding(
+                status=status,
+                scores={"y_global_benign": (number if found is None else found) / 8},
+                patches=((1, 2, 3, 4), None),
+                timings_ms={"global": 1.5},
+            ),
             maker=MAKER,
         )
     outcome = status if known is None or known.entry == entry else "duplicate"

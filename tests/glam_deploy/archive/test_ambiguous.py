@@ -94,6 +94,23 @@ def test_a_third_image_joins_them(tmp_path: Path) -> None:
     assert {name.partition(".")[2] for name in files(tmp_path)} == {"no-dicom.txt"}
 
 
+@pytest.mark.parametrize("harm", [None, Path.unlink])
+def test_two_files_of_one_image_keep_their_objects(tmp_path: Path, harm: Callable[[Path], object] | None) -> None:
+    """As in two transfer syntaxes: the results are equal. A third file of another image makes the UID ambiguous."""
+    for number in (0, 1):
+        with Dataset(tmp_path, "d") as dataset:
+            write_files(tmp_path, number)
+            add_row(dataset, number, uid=UID, found=0)
+            dataset.flush()
+            assert dataset.ambiguous == 0
+    if harm:
+        harm(tmp_path / "ledger-d.db")
+    assert run(tmp_path, []) == 0
+    assert notices(tmp_path) == {"i0": [], "i1": []} and len(files(tmp_path)) == 4
+    assert run(tmp_path, [2]) == 3
+    assert set(map(tuple, notices(tmp_path).values())) == {tuple(BOTH)}
+
+
 def test_without_objects_there_is_the_notice_alone(tmp_path: Path) -> None:
     with Dataset(tmp_path, "d") as dataset:
         add_row(dataset, 0, uid=UID)
@@ -124,7 +141,8 @@ def forget_ambiguous(ledger: Path) -> None:
     with closing(sqlite3.connect(ledger, isolation_level=None)) as connection:
         connection.execute("DROP TABLE ambiguous")
         connection.execute("DROP INDEX uid")
-        connection.execute("ALTER TABLE instance DROP COLUMN uid")
+        for column in ("uid", "result"):
+            connection.execute(f"ALTER TABLE instance DROP COLUMN {column}")
         connection.execute("PRAGMA user_version = 2")
 
 
@@ -209,10 +227,13 @@ def test_no_statement_of_an_image_reads_all_rows(tmp_path: Path) -> None:
     ledger, statements = Ledger(tmp_path / "ledger.db"), list[str]()
     connection: sqlite3.Connection = ledger._connection
     connection.set_trace_callback(statements.append)
-    found = [Instance(id=f"i{n}", status="done", entry=f"e{n}", reason="", uid=uid_key(UID)) for n in range(3)]
+    found = [
+        Instance(id=f"i{n}", status="done", entry=f"e{n}", reason="", uid=uid_key(UID), result=bytes([n]))
+        for n in range(3)
+    ]
     ledger.record("part-000001", found, [Seen(id=f"e{n}", outcome="done", instance=f"i{n}") for n in range(3)])
     key = uid_key(UID)
-    assert key and ledger.has_other(key, "i0") and ledger.is_ambiguous("i0") and len(list(ledger.ambiguous())) == 3
+    assert key and ledger.has_ambiguous(key) and ledger.is_ambiguous("i0") and len(list(ledger.ambiguous())) == 3
     connection.set_trace_callback(None)
     plans: dict[str, list[Any]] = {
         text: connection.execute(f"EXPLAIN QUERY PLAN {text}").fetchall()

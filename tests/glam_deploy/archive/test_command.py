@@ -44,7 +44,7 @@ def test_two_images_with_one_uid_are_told_and_have_no_dicom_object(tmp_path: Pat
             path.name.partition(".")[2] for path in (tmp_path / out / "objects").rglob("*.*") if path.is_file()
         )
 
-    told = "2 images with the SOPInstanceUID of another image with other content, and without SEG and SR"
+    told = "2 images with the SOPInstanceUID of another image with another result, and without SEG and SR"
     assert archive("out", "one", "other", "other-copy") == ""
     assert ends("out") == {"seg.dcm": 2, "sr.dcm": 2}
     expected = {"seg.dcm": 1, "sr.dcm": 1, "no-dicom.txt": 2}

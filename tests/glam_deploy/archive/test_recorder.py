@@ -53,8 +53,8 @@ def test_a_kill_between_the_two_tables_keeps_the_reason(tmp_path: Path, monkeypa
     assert outcomes_in(tmp_path) == {"a.dcm": "failed"}
 
 
-def test_an_image_with_a_known_uid_gets_no_dicom_object(tmp_path: Path) -> None:
-    """Nor does the one that is known, if its other files are written again."""
+def test_an_image_with_an_ambiguous_uid_gets_no_dicom_object(tmp_path: Path) -> None:
+    """If its other files are written again."""
     uid, key = "1.2.826.0.1.3680043.8.498.1", Identifiers(key=bytes(range(32)))
     plan = ObjectPlan(folder=tmp_path / "objects/d", kinds=frozenset({"seg", "npz"}))
     for identifiers in (Identifiers(), key):
@@ -68,13 +68,14 @@ def test_an_image_with_a_known_uid_gets_no_dicom_object(tmp_path: Path) -> None:
                 one.fingerprint = replace(one.fingerprint, uids={"SOPInstanceUID": of})
                 assert not recorder.is_settled(one)
             assert recorder.objects_of(second, plan) == plan and recorder.objects_of(second, None) is None
-            recorder.finish(first, Finding(status="done"))
-            dataset.flush()
-            assert recorder.objects_of(second, plan) == replace(plan, ambiguous=True)
-            assert recorder.objects_of(first, plan) == recorder.objects_of(other, plan) == plan
-            recorder.finish(second, Finding(status="done"))
-            dataset.flush()
-            assert recorder.objects_of(first, plan) == replace(plan, ambiguous=True) and dataset.ambiguous == 2
+            for one, score in ((first, 0.25), (second, 0.5)):
+                assert recorder.objects_of(one, plan) == plan
+                recorder.finish(one, Finding(status="done", scores={"y_global_benign": score}))
+                dataset.flush()
+            assert (
+                recorder.objects_of(first, plan) == recorder.objects_of(second, plan) == replace(plan, ambiguous=True)
+            )
+            assert recorder.objects_of(other, plan) == plan and dataset.ambiguous == 2
 
 
 GONE = Finding(status="failed", reason="it does not exist")
