@@ -47,8 +47,8 @@ class Driver:
         """Outcome or KEPT -> number of entries."""
         self.without_objects = 0
         """Number of instances with a result, but without the DICOM objects that were asked for."""
-        self.unfiltered = ""
-        """Why decoders have no filter of system calls, on one node at least; "" if all have it."""
+        self.unlimited = ""
+        """Which limits the decoders of one node at least have not got, and why; "" if all have them."""
         self.partition = ""
         """Digest of the run, known after its first station has opened."""
         self.maker: Maker | None = None
@@ -232,7 +232,7 @@ class Driver:
         elif pending.step is Step.STARTED:
             assert slot is not None
             slot.is_ready = True
-            self.unfiltered = self.unfiltered or value
+            self.unlimited = self.unlimited or value
         elif pending.step is Step.PREDICTED:
             assert task is not None
             station.remove(task)

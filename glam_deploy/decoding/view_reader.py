@@ -232,8 +232,8 @@ class ViewReader:
 
 @cache
 def _warn(missing: str) -> None:
-    """Log once in a process that a decoder has limits of memory and time only."""
-    log.warning("decoders have limits of memory and time, but no filter of system calls here (%s)", missing)
+    """Log once in a process which limits a decoder has not got."""
+    log.warning("decoders have limits of memory and time here, but %s", missing)
 
 
 def _how(code: int) -> str:
