@@ -16,7 +16,8 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from glam_deploy.decoding import start
-from glam_deploy.decoding.messages import Answer, Ended, Ready, Refusal, Request, close, receive, sealed_memory, send
+from glam_deploy.decoding.answers import Answer, Refusal
+from glam_deploy.decoding.messages import Ended, Ready, Request, close, receive, sealed_memory, send
 from glam_deploy.errors import GlamError, InputError, InternalError, Remedy, fault
 from glam_deploy.reading import read_under_name
 from glam_deploy.records import Mammogram

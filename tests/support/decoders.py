@@ -14,6 +14,7 @@ HANG_S = 5.0
 MISDEEDS = {
     "aborts": ("os.abort()", "its decoder ended by signal SIGABRT: it crashed, or 4 GiB of memory were not enough"),
     "crashes": ("ctypes.string_at(0)", "its decoder ended by signal SIGSEGV: it crashed"),
+    "signals": ("os.kill(os.getpid(), 40)", "its decoder ended by signal 40: it crashed"),
     "exits": ("os._exit(3)", "its decoder ended with exit code 3"),
     "hangs": ("while True: pass", "reading it took longer than 5 s"),
     "eats": ("bytearray(8 << 30)", "its decoder needed more than 4 GiB of memory"),

@@ -127,6 +127,10 @@ WRONG_SHAPE = "change(shape=(1 << 40, 1))"
 WRONG_TYPE = "change(dtype='O')"
 NO_VIEW = "change(view='R-XX')"
 NO_ERROR = "change(refusal=Refusal(kind='Caller', message='', remedies=()))"
+OTHER_ERROR = "change(refusal=Refusal(kind='GpuLost', message='', remedies=()))"
+SURROGATE = "change(refusal=Refusal(kind='DicomError', message='\\ud800', remedies=()))"
+SURROGATE_KIND = "Answer.of = lambda mammogram: of(replace(mammogram, source=Source(name='', kind='\\ud800')))"
+HUGE = "child._send_view = huge"
 LONG = "child.send = lambda channel, *_: sent(channel, b' ' * (2 << 20))"
 OTHER = "its decoder gave back something else than an image"
 
@@ -138,17 +142,19 @@ OTHER = "its decoder gave back something else than an image"
         (PART_OF_AN_ANSWER, "longer than 1 s"),
         *((program, OTHER) for program in (UNSEALED, PICKLED, WITH_A_PROPERTY, NESTED, LONG)),
         *((program, OTHER) for program in (WRONG_SHAPE, WRONG_TYPE, NO_VIEW, NO_ERROR)),
+        *((program, OTHER) for program in (OTHER_ERROR, SURROGATE, SURROGATE_KIND, HUGE)),
     ],
 )
 def test_what_an_answer_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, reason: str) -> None:
     """The process is the real one, in which reading is replaced; then it is the real one again."""
     real, path = view_reader._PROGRAM, write_mg(tmp_path / "a.dcm")
     bad = f"""
-import json, os, pickle, socket, struct, time
+import fcntl, json, os, pickle, socket, struct, time
 from dataclasses import replace
 from glam_deploy.decoding import child, messages, start
-from glam_deploy.decoding.messages import Answer, Refusal
+from glam_deploy.decoding.answers import Answer, Refusal
 from glam_deploy.json_records import to_json
+from glam_deploy.records import Source
 read, of = child._read, Answer.of
 
 def raising(request, content):
@@ -163,6 +169,12 @@ def text(answer):
 def sent(channel, content, *descriptors):
     socket.send_fds(channel, [struct.pack("=L", len(content))], descriptors)
     channel.sendall(content)
+
+def huge(channel, mammogram):
+    pixels = os.memfd_create("pixels", os.MFD_ALLOW_SEALING)
+    os.ftruncate(pixels, 60_000 * 60_000)
+    fcntl.fcntl(pixels, fcntl.F_ADD_SEALS, messages.SEALS)
+    messages.send(channel, replace(of(mammogram), shape=(60_000, 60_000), dtype="|u1"), pixels)
 
 def change(**changes):
     Answer.of = lambda mammogram: replace(of(mammogram), **changes)
@@ -197,7 +209,8 @@ TAKEN_OVER = """
 import fcntl, gc, os, socket, time
 from pathlib import PurePath
 from glam_deploy.decoding import child, start
-from glam_deploy.decoding.messages import Answer, Refusal, send
+from glam_deploy.decoding.answers import Answer, Refusal
+from glam_deploy.decoding.messages import send
 read, send_view = child._read, child._send_view
 forged = Answer(refusal=Refusal(kind="DicomError", message="forged", remedies=()))
 
