@@ -102,7 +102,7 @@ class Reader:
         self._decoder, self._missing = open_decoder()
 
     def ready(self) -> str:
-        """Answer once the process works: why its decoder has no filter of system calls, as of `open_decoder`."""
+        """Answer once the process works: which limits its decoder has not got, as of `open_decoder`."""
         return self._missing
 
     def read(self, entry: Entry) -> tuple[Fingerprint, DecodedView | None]:

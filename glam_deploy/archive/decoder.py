@@ -13,7 +13,7 @@ DECODING_S = 60.0
 
 
 def open_decoder() -> tuple[Decoder, str]:
-    """A decoder that is ready to work, and why it has no filter of system calls; "" if it has, and except on Linux.
+    """A decoder that is ready to work, and which limits it has not got, as of `start.confine`; "" except on Linux.
 
     Raises OSError if its process cannot be started.
     """

@@ -49,8 +49,8 @@ class Driver:
         """Number of instances with a result, but without the DICOM objects that were asked for."""
         self.ambiguous = 0
         """As that of the data set, once the run has ended."""
-        self.unfiltered = ""
-        """Why decoders have no filter of system calls, on one node at least; "" if all have it."""
+        self.unlimited = ""
+        """Which limits the decoders of one node at least have not got, and why; "" if all have them."""
         self.partition = ""
         """Digest of the run, known after its first station has opened."""
         self.maker: Maker | None = None
@@ -235,7 +235,7 @@ class Driver:
         elif pending.step is Step.STARTED:
             assert slot is not None
             slot.is_ready = True
-            self.unfiltered = self.unfiltered or value
+            self.unlimited = self.unlimited or value
         elif pending.step is Step.PREDICTED:
             assert task is not None
             station.remove(task)

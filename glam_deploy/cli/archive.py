@@ -234,8 +234,8 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             _tell_damage(driver, plan.dest)
             _tell_ambiguous(driver.ambiguous)
     summary = write_summary(plan.dest)
-    if driver.unfiltered:
-        reason = f"a node has no filter of system calls for decoders ({driver.unfiltered})"
+    if driver.unlimited:
+        reason = f"decoders of a node have {driver.unlimited}"
         console.err.print(f"{reason}: see {page('security.md')}, Decoders", soft_wrap=True)
     if driver.without_objects:
         noun = "image has" if driver.without_objects == 1 else "images have"

@@ -322,9 +322,12 @@ def _decoder(config: "Config") -> Finding:
         remedy = "raise the limits of memory and processes of this user; received studies wait until then"
         return fails(what, str(error.strerror), remedy)
     if missing:
-        remedy = "use a kernel with CONFIG_SECCOMP_FILTER, in a container that allows prctl with PR_SET_SECCOMP"
-        return note(what, f"limits of memory and time, but no filter of system calls ({missing})", remedy)
-    return ok(what, "a process with limits of memory and time, and with a filter of system calls")
+        remedy = (
+            "use Linux 5.13 or later with CONFIG_SECURITY_LANDLOCK (landlock is in /sys/kernel/security/lsm) and "
+            "CONFIG_SECCOMP_FILTER, in a container that allows landlock_create_ruleset and prctl with PR_SET_SECCOMP"
+        )
+        return note(what, f"limits of memory and time, but {missing}", remedy)
+    return ok(what, "a process with limits of memory, time and files, and with a filter of system calls")
 
 
 def _restore() -> str:

@@ -16,7 +16,8 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from glam_deploy.decoding import start
-from glam_deploy.decoding.messages import Answer, Ended, Ready, Refusal, Request, close, receive, sealed_memory, send
+from glam_deploy.decoding.answers import Answer, Refusal
+from glam_deploy.decoding.messages import Ended, Ready, Request, close, receive, sealed_memory, send
 from glam_deploy.errors import GlamError, InputError, InternalError, Remedy, fault
 from glam_deploy.reading import read_under_name
 from glam_deploy.records import Mammogram
@@ -38,13 +39,14 @@ def serve(control: socket.socket, *, niceness: int) -> None:
     # the threads of libraries that have been imported are idle, and the copy does not need them
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     os.nice(niceness)
-    send(control, Ready(missing=_what_is_missing()))
+    missing = _what_is_missing()
+    send(control, Ready(missing=missing))
     while True:
         try:
             request, (channel, *content) = receive(control, Request)
         except EOFError:
             return
-        code = _run_in_copy(control, request, channel, *content)
+        code = _run_in_copy(control, missing, request, channel, *content)
         close([channel, *content])
         send(control, Ended(code=code))
 
@@ -61,17 +63,23 @@ def _what_is_missing() -> str:
         return said.read()
 
 
-def _run_in_copy(control: socket.socket, request: Request, channel: int, content: int | None = None) -> int:
-    """Read an image in a copy of this process; its exit code, or the negative number of the signal that ended it."""
+def _run_in_copy(
+    control: socket.socket, missing: str, request: Request, channel: int, content: int | None = None
+) -> int:
+    """Read an image in a copy of this process; its exit code, or the negative number of the signal that ended it.
+
+    `missing`: the limits that the copy may lack, as of `Ready`; with fewer limits it ends before it sees the image.
+    """
     parent = os.getpid()
     if (pid := os.fork()) == 0:
         code = 1
         try:
             control.close()
             _leave_streams()
-            start.confine(parent)
-            _answer(socket.socket(fileno=channel), request, content)
-            code = 0
+            image = Path(request.path) if content is None else None
+            if start.confine(parent, image) == missing:
+                _answer(socket.socket(fileno=channel), request, content)
+                code = 0
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)

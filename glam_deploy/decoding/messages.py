@@ -7,17 +7,13 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
-from types import MappingProxyType
 from typing import TypeVar
 
-from glam_deploy import errors
-from glam_deploy.errors import GlamError, Remedy
 from glam_deploy.json_records import from_json, parse_json, to_json
-from glam_deploy.records import Mammogram, Notice, Pixels, Source, View
 
 T = TypeVar("T")
 
@@ -26,9 +22,6 @@ SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL
 MOST_DESCRIPTORS = 2
 _LENGTH = struct.Struct("=L")
 _MAX_MESSAGE = 1 << 20
-_ERRORS: Mapping[str, type[GlamError]] = MappingProxyType(
-    {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, GlamError)}
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +29,7 @@ class Ready:
     """First message of the process that starts the others."""
 
     missing: str
-    """As of `start.confine`."""
+    """Limits that the others have not got, as of `start.confine`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,66 +48,6 @@ class Ended:
 
     code: int
     """Its exit code, or the negative number of the signal."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """An error in place of an image."""
-
-    kind: str
-    """Name of its class in `glam_deploy.errors`."""
-    message: str
-    remedies: tuple[str, ...]
-    """Names of its remedies."""
-
-    @classmethod
-    def of(cls, error: GlamError) -> "Refusal":
-        return cls(
-            kind=type(error).__name__, message=str(error.args[0]), remedies=tuple(each.name for each in error.remedies)
-        )
-
-    def error(self) -> GlamError:
-        """Raises KeyError for names that are not there."""
-        return _ERRORS[self.kind](self.message, *(Remedy[name] for name in self.remedies))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a process says of an image: that it was refused, or all but the pixels, whose descriptor comes with it."""
-
-    refusal: Refusal | None = None
-    view: str = ""
-    horizontal_flip: bool = False
-    half_turn: bool = False
-    source: Source | None = None
-    notices: tuple[Notice, ...] = ()
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-
-    @classmethod
-    def of(cls, mammogram: Mammogram) -> "Answer":
-        return cls(
-            view=mammogram.view.value,
-            horizontal_flip=mammogram.horizontal_flip,
-            half_turn=mammogram.half_turn,
-            source=mammogram.source,
-            notices=mammogram.notices,
-            shape=mammogram.pixels.shape,
-            dtype=mammogram.pixels.dtype.str,
-        )
-
-    def mammogram(self, pixels: Pixels) -> Mammogram:
-        """Raises ValueError without a source, and for a view that is not there."""
-        if self.source is None:
-            raise ValueError("the answer has no source")
-        return Mammogram(
-            pixels=pixels,
-            view=View(self.view),
-            horizontal_flip=self.horizontal_flip,
-            half_turn=self.half_turn,
-            source=self.source,
-            notices=self.notices,
-        )
 
 
 def send(channel: socket.socket, message: object, *descriptors: int) -> None:

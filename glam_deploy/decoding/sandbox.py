@@ -1,10 +1,10 @@
 """Filter of system calls (seccomp, Linux) for a process that decodes images of unknown senders.
 
-The process, its later threads included, may read files, use memory, threads and the descriptors that it has, and ask
-for the time and for facts about itself. Every other call fails with EPERM: it can open no socket, start no program,
-reach no other process, lock or change no file, and change no limit. Sources: seccomp(2), clone(2), fcntl(2),
-ioctl_tty(2), and the kernel's UAPI headers linux/seccomp.h, linux/filter.h, linux/audit.h, linux/prctl.h,
-linux/sched.h, linux/fcntl.h and asm-generic/ioctls.h.
+The process, its later threads included, may read files (`landlock` says which), use memory, threads and the descriptors
+that it has, and ask for the time and for facts about itself. Every other call fails with EPERM: it can open no socket,
+start no program, reach no other process, lock or change no file, and change no limit. Sources: seccomp(2), clone(2),
+fcntl(2), ioctl_tty(2), mmap(2), and the kernel's UAPI headers linux/seccomp.h, linux/filter.h, linux/audit.h,
+linux/prctl.h, linux/sched.h, linux/fcntl.h, asm-generic/ioctls.h and asm-generic/mman.h.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from glam_deploy.decoding.system_calls import ALLOWED, CHECKED, NEWEST
@@ -34,6 +34,8 @@ _X32 = 0x40000000
 """__X32_SYSCALL_BIT: the second set of numbers of x86-64."""
 _PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
 _CLONE_THREAD = 0x00010000
+_MAP_GROWSDOWN = 0x0100
+"""A mapping that counts as a stack, so towards no limit of data."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 _PRCTLS = (3, 15, 16, 0x53564D41)
@@ -52,18 +54,32 @@ def restrict() -> str:
     machine = platform.machine()
     if machine not in ARCHITECTURES or sys.maxsize < 1 << 32:
         return f"no filter for the processor {machine}"
-    code = b"".join(struct.pack("=HBBI", *each) for each in program(machine, os.getpid()))
-    instructions = ctypes.create_string_buffer(code, len(code))
-    packed = struct.pack("@HP", len(code) // 8, ctypes.addressof(instructions))  # struct sock_fprog
-    filter_program = ctypes.create_string_buffer(packed, len(packed))
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for option in (
-        (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),  # without it the next call needs CAP_SYS_ADMIN
-        (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(filter_program), 0, 0),
-    ):
-        if prctl(*map(ctypes.c_ulong, option)):
-            return os.strerror(ctypes.get_errno())
+    try:
+        forbid_new_privileges()  # without it the filter needs CAP_SYS_ADMIN
+        install(program(machine, os.getpid()))
+    except OSError as error:
+        return str(error.strerror)
     return ""
+
+
+def forbid_new_privileges() -> None:
+    """Let no program that this process starts have more rights than it, for good. Raises OSError."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def install(instructions: Sequence[Instruction]) -> None:
+    """Filter the system calls of this process, for good. Raises OSError."""
+    code = b"".join(struct.pack("=HBBI", *each) for each in instructions)
+    held = ctypes.create_string_buffer(code, len(code))
+    packed = struct.pack("@HP", len(instructions), ctypes.addressof(held))  # struct sock_fprog
+    filter_program = ctypes.create_string_buffer(packed, len(packed))
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(filter_program))
+
+
+def _prctl(*arguments: int) -> None:
+    given = (*arguments, 0, 0, 0, 0)[:5]
+    if ctypes.CDLL(None, use_errno=True).prctl(*map(ctypes.c_ulong, given)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def program(machine: str, pid: int) -> list[Instruction]:
@@ -97,6 +113,7 @@ def _checks(pid: int) -> Mapping[str, list[Instruction]]:
         "open": _refuse_if([(_argument(1), _ANY_BIT, _WRITES)]),
         "openat": _refuse_if([(_argument(2), _ANY_BIT, _WRITES)]),
         "openat2": absent,
+        "mmap": _refuse_if([(_argument(3), _ANY_BIT, _MAP_GROWSDOWN)]),
         "clone": _allow_if(_argument(0), _ANY_BIT, _CLONE_THREAD),
         "clone3": absent,
         "kill": _allow_if(_argument(0), _EQUAL, pid),

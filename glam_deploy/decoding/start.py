@@ -4,9 +4,10 @@ import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from glam_deploy.death_signal import die_with_parent
-from glam_deploy.decoding import sandbox
+from glam_deploy.decoding import landlock, sandbox
 
 MEMORY_LIMIT = 4 << 30
 """Bytes of data (RLIMIT_DATA) that the process may have; the largest image that is read (10,000 x 10,000) takes 1.6 GB.
@@ -24,13 +25,15 @@ def main() -> None:
     serve(socket.socket(fileno=int(sys.argv[1])), niceness=int(sys.argv[3]))
 
 
-def confine(parent: int) -> str:
+def confine(parent: int, image: Path | None = None) -> str:
     """Let this process end with its parent, and limit it for good.
 
-    Returns "", or why it has limits of memory only, and no filter of system calls (`sandbox.restrict`).
+    `image`: the file that it may read; None: it has a descriptor of it. Returns "", or which limits besides those of
+    memory it has not got, and why (`landlock.restrict`, `sandbox.restrict`).
     """
     limit(parent)
-    return sandbox.restrict()
+    absent = {"limit of files": landlock.restrict(image), "filter of system calls": sandbox.restrict()}
+    return " and ".join(f"no {what} ({why})" for what, why in absent.items() if why)
 
 
 def limit(parent: int) -> None:

@@ -26,7 +26,8 @@ from typing import TypeVar
 import numpy as np
 
 from glam_deploy.decoding import messages
-from glam_deploy.decoding.messages import SEALS, Answer, Ended, Ready, Request, receive, send
+from glam_deploy.decoding.answers import Answer
+from glam_deploy.decoding.messages import SEALS, Ended, Ready, Request, receive, send
 from glam_deploy.decoding.start import MEMORY_LIMIT
 from glam_deploy.errors import InputError, Remedy
 from glam_deploy.processes import python_command
@@ -44,8 +45,6 @@ POLL_S = 0.1
 """Between two checks whether the caller is to stop."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Variables without which NumPy would start threads, which a copy of the process does not have."""
-_TYPES = ("|u1", "<u2", "<f4")
-"""Of pixels."""
 _PROGRAM = "from glam_deploy.decoding.start import main; main()"
 MAX_TRIES = 2
 """An image whose process dies is read once more, since the process may have been killed from outside."""
@@ -175,7 +174,11 @@ class ViewReader:
             except EOFError:
                 raise _Ended(_how(self._end_of_copy())) from None
         with self._killing_for_other_answers(), _closing(descriptors):
-            made = answer.refusal.error() if answer.refusal else answer.mammogram(_pixels(descriptors, answer))
+            made = (
+                answer.refusal.error()
+                if answer.refusal
+                else answer.mammogram(_pixels(descriptors, answer), PurePath(request.path).name)
+            )
         self._end_of_copy()
         if isinstance(made, Mammogram):
             return made
@@ -232,13 +235,16 @@ class ViewReader:
 
 @cache
 def _warn(missing: str) -> None:
-    """Log once in a process that a decoder has limits of memory and time only."""
-    log.warning("decoders have limits of memory and time, but no filter of system calls here (%s)", missing)
+    """Log once in a process which limits a decoder has not got."""
+    log.warning("decoders have limits of memory and time here, but %s", missing)
 
 
 def _how(code: int) -> str:
     """How a process ended, by its exit code."""
-    return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    if code >= 0:
+        return f"with exit code {code}"
+    names = {each.value: each.name for each in signal.Signals}  # most real-time signals have none
+    return f"by signal {names.get(-code, -code)}"
 
 
 class ViewReaders:
@@ -282,10 +288,13 @@ def _closing(descriptors: Sequence[int]) -> Iterator[None]:
 
 
 def _pixels(descriptors: Sequence[int], answer: Answer) -> Pixels:
-    """The shared memory as an array, which keeps it alive. Raises ValueError if a process could still change it."""
+    """The shared memory as an array, which keeps it alive.
+
+    Raises ValueError for memory of another size, and if a process could still change it.
+    """
     (descriptor,) = descriptors
-    if answer.dtype not in _TYPES or len(answer.shape) != 2:
-        raise ValueError(f"the pixels are {answer.dtype} in {len(answer.shape)} dimensions")
+    if (size := os.fstat(descriptor).st_size) != answer.byte_count():
+        raise ValueError(f"the memory has {size} bytes")
     if fcntl(descriptor, F_GET_SEALS) & SEALS != SEALS:
         raise ValueError("the memory is not sealed")
     memory = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE)

@@ -14,12 +14,15 @@ HANG_S = 5.0
 MISDEEDS = {
     "aborts": ("os.abort()", "its decoder ended by signal SIGABRT: it crashed, or 4 GiB of memory were not enough"),
     "crashes": ("ctypes.string_at(0)", "its decoder ended by signal SIGSEGV: it crashed"),
+    "signals": ("os.kill(os.getpid(), 40)", "its decoder ended by signal 40: it crashed"),
     "exits": ("os._exit(3)", "its decoder ended with exit code 3"),
     "hangs": ("while True: pass", "reading it took longer than 5 s"),
     "eats": ("bytearray(8 << 30)", "its decoder needed more than 4 GiB of memory"),
     "connects": ("socket.socket()", "a fault while reading it: PermissionError"),
     "starts": ("subprocess.run(['touch', '{folder}/made'])", "a fault while reading it: PermissionError"),
     "writes": ("open('{folder}/made', 'w')", "a fault while reading it: PermissionError"),
+    "opens": ("open('/etc/passwd')", "a fault while reading it: PermissionError"),
+    "listens": ("os.listdir(f'/proc/{os.getppid()}/fd')", "a fault while reading it: PermissionError"),
     "kills": ("os.kill(os.getppid(), signal.SIGKILL)", "a fault while reading it: PermissionError"),
 }
 """Name -> what its decoder does, and the reason that the image then has."""
@@ -27,6 +30,13 @@ MISDEEDS = {
 
 RISCV = "import platform; platform.machine = lambda: 'riscv64'; from glam_deploy.decoding.start import main; main()"
 """Program of a child process on a machine for which there is no filter."""
+NO_LANDLOCK = """
+from glam_deploy.decoding import sandbox, start
+sandbox.forbid_new_privileges()
+sandbox.install([(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x50026), (0x06, 0, 0, 0x7FFF0000)])
+start.main()
+"""
+"""Program of a child process as on a kernel without Landlock: landlock_create_ruleset fails with ENOSYS (38)."""
 
 
 def program(folder: Path, misdeeds: Mapping[str, str] | None = None) -> str:
@@ -42,8 +52,8 @@ from pathlib import PurePath
 from glam_deploy.decoding import start
 confine = start.confine
 
-def confine_and_replace(parent):
-    missing = confine(parent)
+def confine_and_replace(*arguments):
+    missing = confine(*arguments)
     from glam_deploy.decoding import child
     read = child._read
 

@@ -229,7 +229,7 @@ def test_decoders_that_misbehave_cost_one_row_each(ray: Any, tmp_path: Path) -> 
     source = DecodedSource(tmp_path / "in", program(tmp_path / "rights"))
     driver = Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", source=source))
     assert driver.run() == {"done": 2, "failed": len(MISDEEDS) + 1}
-    assert driver.unfiltered == ""
+    assert driver.unlimited == ""
     found = {Path(row["location"]).name: row for row in rows(tmp_path / "out", "views")}
     assert found["a.dcm"]["status"] == found["z.dcm"]["status"] == "done"
     for name in found.keys() - {"a.dcm", "z.dcm"}:
@@ -245,7 +245,7 @@ def test_a_node_without_the_filter_is_reported(ray: Any, tmp_path: Path) -> None
     write_views(tmp_path / "in", ["a.dcm"])
     driver = Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", source=DecodedSource(tmp_path / "in", RISCV)))
     assert driver.run() == {"done": 1}
-    assert driver.unfiltered == "no filter for the processor riscv64"
+    assert driver.unlimited == "no filter of system calls (no filter for the processor riscv64)"
 
 
 def test_what_failed_is_tried_again_on_request(ray: Any, tmp_path: Path) -> None:

@@ -84,7 +84,10 @@ def test_before_the_first_start_it_makes_nothing(cli: Cli, place: Path) -> None:
 
 def test_the_limits_of_decoders(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, found = looked(cli, place)
-    assert found["decoder"] == ("ok", "a process with limits of memory and time, and with a filter of system calls")
+    assert found["decoder"] == (
+        "ok",
+        "a process with limits of memory, time and files, and with a filter of system calls",
+    )
     monkeypatch.setattr(view_reader, "_PROGRAM", RISCV)
     code, found = looked(cli, place)
     text = "limits of memory and time, but no filter of system calls (no filter for the processor riscv64)"

@@ -52,6 +52,10 @@ OTHERS = {
     "perf_event_open": (298, 241),
     "clock_settime": (227, 112),
     "setuid": (105, 146),
+    "mremap": (25, 216),
+    "landlock_create_ruleset": (444, 444),
+    "landlock_add_rule": (445, 445),
+    "landlock_restrict_self": (446, 446),
 }
 """Calls that no decoder needs, from the same headers as those of `system_calls`."""
 NUMBERS = ALLOWED | CHECKED | OTHERS
@@ -76,14 +80,19 @@ MORE: dict[str, tuple[int, ...]] = {
     "setuid": (0,),
     "tkill": (1, 0),
     "execveat": (0, 0, 0, 0, 0x1000),
+    "mremap": (0, 4096, 8192, 1),
+    "landlock_create_ruleset": (0, 0, 1),
+    "landlock_add_rule": (0, 0, 0, 0),
+    "landlock_restrict_self": (0, 0),
 }
 """Call -> arguments with which it is tried."""
 
 CONFINED = """
 import ctypes, errno, fcntl, json, mmap, multiprocessing, os, resource, signal, socket, struct, sys, threading
+from pathlib import Path
 ours, theirs = socket.socketpair()
 from glam_deploy.decoding.start import confine
-missing = confine(os.getppid())
+missing = confine(os.getppid(), Path(sys.argv[1], "file") if sys.argv[1:] else None)
 libc = ctypes.CDLL(None, use_errno=True)
 
 def error_of(call):
@@ -153,6 +162,7 @@ found = {
         "priority of the parent": lambda: os.setpriority(os.PRIO_PROCESS, parent, 19),
         "cores of the parent": lambda: os.sched_setaffinity(parent, os.sched_getaffinity(0)),
         "policy of the parent": lambda: os.sched_setscheduler(parent, os.SCHED_IDLE, os.sched_param(0)),
+        "memory that counts as a stack": raw(MMAP, 0, 5 << 30, 3, GROWING, -1, 0),
         "chroot": lambda: os.chroot(folder),
         "host name": lambda: socket.sethostname("x"),
         **{name: raw(number, *arguments) for name, (number, arguments) in MORE.items()},
@@ -165,8 +175,9 @@ print(json.dumps([missing, found]))
 def test_each_way_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"whole")
     column = sandbox.ARCHITECTURES[platform.machine()][0]
-    raw = ("clone", "ptrace", "process_vm_readv", "prctl", "setrlimit", "prlimit64", "io_uring_setup")
+    raw = ("mmap", "clone", "ptrace", "process_vm_readv", "prctl", "setrlimit", "prlimit64", "io_uring_setup")
     numbers = {name.upper(): NUMBERS[name][column] for name in raw}
+    numbers["GROWING"] = 0x0122  # MAP_GROWSDOWN | MAP_ANONYMOUS | MAP_PRIVATE
     numbers["MORE"] = {name: (NUMBERS[name][column], arguments) for name, arguments in MORE.items()}
     code = CONFINED + "".join(f"{name} = {number}\n" for name, number in numbers.items()) + ATTEMPTS
     process = start_process(tmp_path, code=code)
@@ -203,7 +214,6 @@ assert results == [300.0**3] * 4
 import cv2
 cv2.setNumThreads(4)
 assert (cv2.resize(np.ones((3000, 3000), np.uint16), (1500, 1500)) == 1).all()
-assert len(os.listdir("/proc/self/task")) > 1
 import gdcm, openjpeg, pylibjpeg, pydicom.pixels
 assert resource.getrlimit(resource.RLIMIT_DATA)[0] == 4 << 30
 os.kill(os.getpid(), 0)
@@ -303,11 +313,13 @@ def test_the_verdicts_of_the_filter(machine: str) -> None:
     allowed: list[Any] = [(name,) for name, numbers in ALLOWED.items() if numbers[column] is not None]
     allowed += [("openat", 0, 0, os.O_RDONLY | os.O_CLOEXEC), ("clone", THREAD), ("tgkill", 77, 78, 6), ("kill", 77, 6)]
     allowed += [("prlimit64", 0, 7, 0, 1 << 40), ("prctl", 15), ("fcntl", 3, 1030), ("ioctl", 1, 0x5401)]
+    allowed += [("mmap", 0, 4096, 3, 0x22), ("mmap", 0, 4096, 3, 0x20022)]  # private memory, and the stack of a thread
     refused: list[Any] = [("openat", 0, 0, flags) for flags in (os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_TRUNC)]
     refused += [("clone", 17), ("tgkill", 1, 1, 6), ("kill", 1, 6), ("kill", -1, 6), ("prctl", 1), ("prctl", 4)]
     refused += [("prlimit64", 0, 7, 1 << 40, 0), ("prlimit64", 0, 7, 8, 0)]
     refused += [("fcntl", 3, command) for command in (6, 7, 8, 10, 15, 37, 38, 1024, 1026)]
     refused += [("ioctl", 0, request) for request in (0x5412, 0x540E, 0x8901, 0x40086602)]
+    refused += [("mmap", 0, 5 << 30, 3, 0x0122), ("mmap", 0, 4096, 3, 0x20122)]
     refused += [(name,) for name in OTHERS]
     assert {call: verdict(machine, *call) for call in allowed} == dict.fromkeys(allowed, "allowed")
     assert {call: verdict(machine, *call) for call in refused} == dict.fromkeys(refused, "EPERM")

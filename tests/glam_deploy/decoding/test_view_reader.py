@@ -18,7 +18,7 @@ from hostile import closed, with_elements
 from mammograms import breast, transcode, write_mg
 from pydicom import uid
 from pydicom.uid import JPEGLSLossless
-from support.decoders import HANG_S, MISDEEDS, RISCV, program
+from support.decoders import HANG_S, MISDEEDS, NO_LANDLOCK, RISCV, program
 from support.until import until
 
 from glam_deploy.archive.decoder import decode_here
@@ -81,6 +81,9 @@ def test_every_decoder_works_within_the_limits(reader: ViewReader, tmp_path: Pat
     for path in files:
         found = reader.read_content(path.read_bytes(), path, for_processing=False)
         np.testing.assert_array_equal(found.pixels, breast(View.L_CC), strict=True)
+        if path.suffix == ".dcm":
+            by_path = reader.read(path, for_processing=False)
+            np.testing.assert_array_equal(by_path.pixels, breast(View.L_CC), strict=True)
         expected = decode_here(path.read_bytes(), path, for_processing=False)
         assert (found.view, found.notices, found.source) == (expected.view, expected.notices, expected.source)
         assert found.source.name == path.name
@@ -124,6 +127,10 @@ WRONG_SHAPE = "change(shape=(1 << 40, 1))"
 WRONG_TYPE = "change(dtype='O')"
 NO_VIEW = "change(view='R-XX')"
 NO_ERROR = "change(refusal=Refusal(kind='Caller', message='', remedies=()))"
+OTHER_ERROR = "change(refusal=Refusal(kind='GpuLost', message='', remedies=()))"
+SURROGATE = "change(refusal=Refusal(kind='DicomError', message='\\ud800', remedies=()))"
+SURROGATE_KIND = "Answer.of = lambda mammogram: of(replace(mammogram, source=Source(name='', kind='\\ud800')))"
+HUGE = "child._send_view = huge"
 LONG = "child.send = lambda channel, *_: sent(channel, b' ' * (2 << 20))"
 OTHER = "its decoder gave back something else than an image"
 
@@ -135,17 +142,19 @@ OTHER = "its decoder gave back something else than an image"
         (PART_OF_AN_ANSWER, "longer than 1 s"),
         *((program, OTHER) for program in (UNSEALED, PICKLED, WITH_A_PROPERTY, NESTED, LONG)),
         *((program, OTHER) for program in (WRONG_SHAPE, WRONG_TYPE, NO_VIEW, NO_ERROR)),
+        *((program, OTHER) for program in (OTHER_ERROR, SURROGATE, SURROGATE_KIND, HUGE)),
     ],
 )
 def test_what_an_answer_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, reason: str) -> None:
     """The process is the real one, in which reading is replaced; then it is the real one again."""
     real, path = view_reader._PROGRAM, write_mg(tmp_path / "a.dcm")
     bad = f"""
-import json, os, pickle, socket, struct, time
+import fcntl, json, os, pickle, socket, struct, time
 from dataclasses import replace
 from glam_deploy.decoding import child, messages, start
-from glam_deploy.decoding.messages import Answer, Refusal
+from glam_deploy.decoding.answers import Answer, Refusal
 from glam_deploy.json_records import to_json
+from glam_deploy.records import Source
 read, of = child._read, Answer.of
 
 def raising(request, content):
@@ -161,14 +170,20 @@ def sent(channel, content, *descriptors):
     socket.send_fds(channel, [struct.pack("=L", len(content))], descriptors)
     channel.sendall(content)
 
+def huge(channel, mammogram):
+    pixels = os.memfd_create("pixels", os.MFD_ALLOW_SEALING)
+    os.ftruncate(pixels, 60_000 * 60_000)
+    fcntl.fcntl(pixels, fcntl.F_ADD_SEALS, messages.SEALS)
+    messages.send(channel, replace(of(mammogram), shape=(60_000, 60_000), dtype="|u1"), pixels)
+
 def change(**changes):
     Answer.of = lambda mammogram: replace(of(mammogram), **changes)
 
 serve = child.serve
 def serve_otherwise(control, *, niceness):
     confine = start.confine
-    def confine_and_replace(parent):
-        missing = confine(parent)
+    def confine_and_replace(*arguments):
+        missing = confine(*arguments)
         if control.fileno() == -1:  # in the process of an image
             {program}
         return missing
@@ -194,7 +209,8 @@ TAKEN_OVER = """
 import fcntl, gc, os, socket, time
 from pathlib import PurePath
 from glam_deploy.decoding import child, start
-from glam_deploy.decoding.messages import Answer, Refusal, send
+from glam_deploy.decoding.answers import Answer, Refusal
+from glam_deploy.decoding.messages import send
 read, send_view = child._read, child._send_view
 forged = Answer(refusal=Refusal(kind="DicomError", message="forged", remedies=()))
 
@@ -234,7 +250,7 @@ start.main()
         ("answers", "forged"),
         ("lingers", None),
         ("prints", None),
-        ("asks", "a fault while reading it: OSError"),
+        ("asks", "a fault while reading it: PermissionError"),
     ],
 )
 def test_a_decoder_that_has_taken_over_its_process(
@@ -275,19 +291,44 @@ def test_a_process_that_cannot_begin_is_no_fault_of_the_image(tmp_path: Path, mo
         reader.read(write_mg(tmp_path / "a.dcm"), for_processing=False)
 
 
-def test_a_kernel_without_the_filter_is_named_once_and_views_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+ABSENT = {
+    "no filter of system calls (no filter for the processor riscv64)": RISCV,
+    "no limit of files (Function not implemented)": NO_LANDLOCK,
+}
+"""What the child process has not got -> its program: on a processor without a table, on a kernel without Landlock."""
+
+
+@pytest.mark.parametrize("missing", ABSENT)
+def test_a_kernel_without_a_limit_is_named_once_and_views_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str
 ) -> None:
-    """With the other limits. The kernel is that of a processor for which there is no table."""
-    monkeypatch.setattr(view_reader, "_PROGRAM", RISCV)
+    """With the other limits."""
+    monkeypatch.setattr(view_reader, "_PROGRAM", ABSENT[missing])
     view_reader._warn.cache_clear()  # of the tests before in this process
     for _ in range(2):
         with closing(ViewReader(longest_s=60)) as reader:
             assert reader.read(write_mg(tmp_path / "a.dcm"), for_processing=False).view is View.L_CC
             limits = Path(f"/proc/{child(reader)}/limits").read_text()
             assert re.search(rf"Max data size +{4 << 30} +{4 << 30}", limits)
-            assert reader.wait_until_ready().missing == "no filter for the processor riscv64"
-    assert caplog.text.count("no filter of system calls here (no filter for the processor riscv64)") == 1
+            assert reader.wait_until_ready().missing == missing
+    assert caplog.text.count(f"decoders have limits of memory and time here, but {missing}") == 1
+
+
+UNCONFINED = """
+from glam_deploy.decoding import start
+start.confine = lambda parent, image=None: "no limit of files (Cannot allocate memory)" if image else ""
+start.main()
+"""
+
+
+def test_an_image_is_not_read_with_fewer_limits_than_were_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_reader, "_PROGRAM", UNCONFINED)
+    with closing(ViewReader(longest_s=60)) as reader:
+        assert reader.wait_until_ready().missing == ""
+        with pytest.raises(InputError, match="its decoder ended with exit code 1"):
+            reader.read(write_mg(tmp_path / "a.dcm"), for_processing=False)
 
 
 def test_stopping_does_not_wait_for_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
