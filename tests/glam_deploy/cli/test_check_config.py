@@ -327,6 +327,9 @@ def test_a_status_page_for_everybody_is_refused(cli: Cli, tmp_path: Path, text: 
     ("text", "told"),
     [
         ("data = ", "not valid TOML"),
+        (f"data = {'[' * 99_999}", "the configuration is not valid TOML: lists or tables are nested more than 32"),
+        (".".join("a" * 50_000) + " = 1", "has more than 32 parts joined by dots"),
+        (f"[results]\ntriage_threshold = {'1' * 99_999}", "an integer has more than 64 bits"),
         (None, "cannot be read (No such file or directory)"),
         ("\udcff", "it is not UTF-8 text"),
     ],
