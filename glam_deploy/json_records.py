@@ -30,11 +30,18 @@ def parse_json(text: str | bytes) -> Any:
 
     RFC 8259 leaves open which of two equal keys counts (section 4), so that two programs may read one file differently.
     It has no NaN and no infinity (section 6), which `json.loads` accepts. A number that float64 does not have, such as
-    1e999, or of more than 1000 digits is an error too.
+    1e999, or of more than 1000 digits is an error too, and so is a text that is nested deeper than Python can read.
     """
-    return json.loads(
-        text, object_pairs_hook=_without_repeats, parse_constant=_not_a_number, parse_float=_finite, parse_int=_whole
-    )
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_without_repeats,
+            parse_constant=_not_a_number,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+    except RecursionError:
+        raise JsonFault("arrays or objects are nested too deeply, expected some levels") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

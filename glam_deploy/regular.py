@@ -91,11 +91,26 @@ def unused(path: Path) -> Path:
 
 
 def others_can_read(path: Path) -> bool:
-    """Whether accounts besides the owner and its group have a right to the file; False if it cannot be examined."""
+    """Whether accounts besides the owner and its group have a right to a regular file, or to the one it links to.
+
+    False if it cannot be examined and for a device, pipe, socket or folder: whose mode others need, as of /dev/null.
+    """
     try:
-        return bool(path.stat().st_mode & stat.S_IRWXO)
+        mode = path.stat().st_mode
     except OSError:
         return False
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IRWXO)
+
+
+def other_kind(path: Path) -> str:
+    """What `path` is instead of a regular file; "" for one, and if it cannot be examined."""
+    try:
+        _require_regular(path.stat().st_mode, path)
+    except IsADirectoryError:
+        return "it is a folder, expected a regular file"
+    except OSError as error:
+        return NOT_REGULAR if error.strerror == NOT_REGULAR else ""
+    return ""
 
 
 def others_access(status: os.stat_result) -> str:

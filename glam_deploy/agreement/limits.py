@@ -1,6 +1,5 @@
 """Every bound within which two computations agree: of whole results, with a TOML form, and of single arrays."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
@@ -8,6 +7,7 @@ from types import MappingProxyType
 from glam_deploy.bundle.gate_rule import Limits
 from glam_deploy.errors import UsageError
 from glam_deploy.precision import Precision
+from glam_deploy.toml_text import TomlFault, parse_toml
 
 __all__ = [
     "ALMOST_EMPTY",
@@ -59,8 +59,8 @@ def parse_limits(text: str) -> Limits:
     Shares are numbers 0..1, counts whole numbers from 0. Raises UsageError for anything else, unknown keys included.
     """
     try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        given = parse_toml(text)
+    except TomlFault as error:
         raise UsageError(
             f"the limits are not valid TOML ({error}); expected lines such as dice_median = 0.99"
         ) from error

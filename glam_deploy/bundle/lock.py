@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -14,19 +15,21 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
-def locked(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(folder: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Context with an exclusive lock on the bundle's folder, which is released when the process ends.
 
     By flock(2). Windows locks no folders: there it is a lock of a file that stands for the folder in the user's folder
-    of temporary files, so it does not exclude other users. `on_wait` is called if another process has the lock. Raises
-    OSError if the folder cannot be opened.
+    of temporary files, so it does not exclude other users. If another process has the lock, `on_wait` is called, or a
+    warning logged without it. Raises OSError if the folder cannot be opened.
     """
     handle = _opened(folder)
     try:
         if not _taken(handle):
-            on_wait()
+            on_wait() if on_wait else log.warning("%s is locked by another process; waiting until it ends", folder)
             _take(handle)
         yield
     finally:

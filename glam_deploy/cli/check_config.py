@@ -14,7 +14,7 @@ from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT, may_listen_at
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import quoted, require
-from glam_deploy.regular import SMALL_FILE, others_can_read, read_regular
+from glam_deploy.regular import SMALL_FILE, other_kind, others_can_read, read_regular
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config, Web
@@ -140,7 +140,7 @@ def _notes(config: "Config") -> Iterator[str]:
 
 
 def _missing_files(config: "Config") -> Iterator[str]:
-    """Files that the configuration names and that do not exist now, and folders that are something else."""
+    """Files that the configuration names and that do not exist now or are something else, and folders likewise."""
     from glam_deploy.bundle.manifest import ENSEMBLE, MANIFEST
 
     yield from _data_folder(config.data)
@@ -150,6 +150,8 @@ def _missing_files(config: "Config") -> Iterator[str]:
     for key, path in _paths(json.loads(config.model_dump_json()), ""):
         if key != "data" and not Path(path).exists():
             yield f"MISSING    {key} = {path}"
+        elif _SECRET_FILE.search(key) and (kind := other_kind(Path(path))):
+            yield f"MISSING    {key} = {path}: {kind}"
 
 
 def _data_folder(root: Path) -> Iterator[str]:

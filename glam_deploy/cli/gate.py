@@ -33,7 +33,7 @@ from glam_deploy.cli.options import (
 )
 from glam_deploy.cli.sign import remark_on_signature
 from glam_deploy.engines.admission import REFERENCES, newest_gate
-from glam_deploy.errors import BackendRunError, Caller, InputError, NotForThisNetwork, UsageError
+from glam_deploy.errors import BackendRunError, Caller, InputError, NotForThisNetwork, UsageError, disk_reason
 from glam_deploy.gate.metrics import trial_metrics
 from glam_deploy.gate.pictures import picture
 from glam_deploy.gate.trial import EnginePair, Examined, ImageTrial, check_pair, examine, open_pair
@@ -41,6 +41,7 @@ from glam_deploy.gate.verdict import GateVerdict, record, require_recordable
 from glam_deploy.json_records import to_json
 from glam_deploy.outputs.overlay import to_png
 from glam_deploy.outputs.writer import require_writable
+from glam_deploy.regular import SMALL_FILE, read_regular
 
 UNREADABLE, FAILED = 1, 4
 """Exit codes."""
@@ -215,9 +216,10 @@ def _one(found: Outcomes, pair: EnginePair, images: ImageSet, limits: Limits, pa
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_regular(path, SMALL_FILE).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: the limits cannot be read ({type(error).__name__}); name a TOML file") from error
+        reason = disk_reason(error) if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{path}: the limits cannot be read ({reason}); name a TOML file") from error
 
 
 def _write(out: Path, gate: GateEntry, found: Outcomes) -> None:

@@ -67,12 +67,15 @@ def remark_on_signature(bundle: Bundle) -> None:
 
 
 def _passphrase(key: Path, file: Path | None) -> Callable[[], bytes]:
+    """How to get the passphrase of a key. `file` is read at once, so that a wrong one is named for any key."""
+    if file is not None:
+        try:
+            secret = read_regular(file, SIZE_LIMIT).removesuffix(b"\n").removesuffix(b"\r")
+        except OSError as error:
+            raise UsageError(f"{file}: no passphrase can be read ({disk_reason(error)}); name its file") from error
+        return lambda: secret
+
     def ask() -> bytes:
-        if file is not None:
-            try:
-                return read_regular(file, SIZE_LIMIT).removesuffix(b"\n").removesuffix(b"\r")
-            except OSError as error:
-                raise UsageError(f"{file}: no passphrase can be read ({disk_reason(error)}); name its file") from error
         if not sys.stdin.isatty():
             raise UsageError(
                 f"{key}: is encrypted, and there is no terminal to ask for its passphrase: give a file "

@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.bundle.folder import winograd_files
-from glam_deploy.bundle.onnx_file import require_self_contained
+from glam_deploy.bundle.onnx_file import require_plain_graph
 from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.cpu import within_cores
 from glam_deploy.errors import BackendBuildError, BackendRunError
@@ -48,7 +48,7 @@ class OnnxRuntimeEngine(Engine):
 
 def open_session(stage: Stage, graph: bytes, settings: Any, provider: Any) -> ort.InferenceSession:
     """Create a session for an ONNX graph that uses one execution provider. Raises BundleError, BackendBuildError."""
-    require_self_contained(graph, stage)
+    require_plain_graph(graph, stage)
     settings.log_severity_level = ONLY_FATAL
     try:
         # enable_fallback=0: by default the binding retries on the CPU after an error of a provider

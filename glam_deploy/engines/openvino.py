@@ -14,7 +14,7 @@ import openvino as ov
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
 from glam_deploy.bundle.folder import winograd_files
-from glam_deploy.bundle.onnx_file import require_self_contained
+from glam_deploy.bundle.onnx_file import require_plain_graph
 from glam_deploy.engines import cpu
 from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.cpu import within_cores
@@ -241,7 +241,7 @@ def _compiled(graph: bytes, stage: Stage, settings: Mapping[str, str]) -> ov.Com
 
 def read_graph(graph: bytes, stage: Stage) -> ov.Model:
     """Parse an ONNX file and remove its output UNUSED. Raises BundleError, RuntimeError if OpenVINO rejects it."""
-    require_self_contained(graph, stage)
+    require_plain_graph(graph, stage)
     model = core().read_model(graph, b"")
     for result in model.get_results():
         if UNUSED in result.input_value(0).get_names():

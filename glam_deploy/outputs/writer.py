@@ -286,7 +286,7 @@ def _listed_by(path: Path) -> list[str]:
         content = parse_json(text)
     except OSError:
         return []
-    except (ValueError, RecursionError):
+    except ValueError:
         both = [path.stem + suffix for suffix in (ARRAYS, PICTURE)] if path.suffix == REPORT else []
         return [path.name, *both] if text.startswith(_BEGINNING) else []
     if not isinstance(content, dict) or content.get("schema") != report.SCHEMA:

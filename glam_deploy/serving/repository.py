@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from glam_deploy.bundle import MANIFEST, SIGNATURE, Bundle, EngineEntry, graph_file, locked
-from glam_deploy.bundle.onnx_file import require_self_contained
+from glam_deploy.bundle.onnx_file import require_plain_graph
 from glam_deploy.bundle.write import make_readable
 from glam_deploy.errors import BundleError, UsageError, unwritable
 from glam_deploy.json_records import to_json
@@ -186,7 +186,7 @@ def _stage_files(wanted: Plan, stage: Stage) -> Iterator[tuple[str, bytes]]:
     name = wanted.files[stage]
     content, is_graph = wanted.bundle.read(name), name.endswith(".onnx")
     if is_graph:
-        require_self_contained(content, stage)
+        require_plain_graph(content, stage)
     yield f"model{'.onnx' if is_graph else '.plan'}", content
 
 

@@ -91,6 +91,8 @@ def test_what_is_no_object(value: object) -> None:
         ('{"a": 1e999}', "1e999 is no number of JSON"),
         ("[-1e400]", "-1e400 is no number of JSON"),
         (f"[{'9' * 5000}]", r"9{20}\.\.\. is no number of JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' * 100_000, "nested too deeply"),
     ],
 )
 def test_texts_that_programs_may_read_differently(text: str, fault: str) -> None:

@@ -3,7 +3,6 @@
 import ipaddress
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from glam_deploy.appliance.config.section import AE_TITLE, DIGEST, Section
 from glam_deploy.appliance.config.targets import TARGET_NAME
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import page
+from glam_deploy.toml_text import TomlFault, parse_toml
 
 _LICENSE = (
     "expected true, without quotation marks, by which you acknowledge that the weights are for research only and have "
@@ -35,17 +35,12 @@ def parse_config(text: str, *, folder: Path) -> Config:
     Raises UsageError that names every wrong key, its value and what was expected.
     """
     try:
-        config = _absolute(Config.model_validate(tomllib.loads(text)), folder)
-    except tomllib.TOMLDecodeError as error:
+        config = _absolute(Config.model_validate(parse_toml(text)), folder)
+    except TomlFault as error:
         raise UsageError(f"the configuration is not valid TOML: {error}") from error
     except ValidationError as error:
         faults = "\n".join(map(_fault_line, _first_causes(error)))
         raise _wrong(faults) from None  # the cause holds every value, also those that are secrets
-    except (RecursionError, ValueError):
-        raise UsageError(
-            "the configuration is nested too deeply, or has a number of thousands of digits: write its tables as "
-            f"{page('appliance.md')} shows"
-        ) from None
     if fault := _standby_fault(config):
         raise _wrong(fault)
     return config
@@ -82,12 +77,9 @@ def _fault_line(error: Any) -> str:
 
 def _given(key: str, error: Any) -> str:
     """The wrong value, unless it is missing, a table, or could hold a secret."""
-    try:
-        text = repr(error["input"])
-    except RecursionError:  # tables in tables
-        return ""
     if error["type"] == "missing" or isinstance(error["input"], dict):
         return ""
+    text = repr(error["input"])
     if _CREDENTIALS.search(text) or _SECRET_KEY.search(key):
         return " (its value is not shown, because it may hold a secret)"
     return f" (it is {text})"

@@ -265,6 +265,11 @@ secret_file = "ris.secret"
     (tmp_path / "ris.secret").chmod(0o644)
     told = f"note       notify.0.secret_file = {tmp_path}/ris.secret: other users can read the secret: chmod 600"
     assert told in cli("check-config", "--config", path).out
+    (tmp_path / "ris.secret").unlink()
+    (tmp_path / "ris.secret").symlink_to("/dev/null")
+    said = cli("check-config", "--config", path)
+    assert f"MISSING    notify.0.secret_file = {tmp_path}/ris.secret: it is a pipe, socket or device" in said.out
+    assert "chmod" not in said.out
 
 
 def test_what_only_follows_from_another_fault_is_not_told(cli: Cli, tmp_path: Path) -> None:
@@ -322,6 +327,9 @@ def test_a_status_page_for_everybody_is_refused(cli: Cli, tmp_path: Path, text: 
     ("text", "told"),
     [
         ("data = ", "not valid TOML"),
+        (f"data = {'[' * 99_999}", "the configuration is not valid TOML: lists or tables are nested more than 32"),
+        (".".join("a" * 50_000) + " = 1", "has more than 32 parts joined by dots"),
+        (f"[results]\ntriage_threshold = {'1' * 99_999}", "an integer has more than 64 bits"),
         (None, "cannot be read (No such file or directory)"),
         ("\udcff", "it is not UTF-8 text"),
     ],

@@ -153,7 +153,8 @@ def test_a_mask_of_another_form(gate: Any, image: Path, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--engine", "onnx"], "engine 'onnx' cannot be compared with itself"),
-        (["--limits", "nowhere.toml"], "nowhere.toml: the limits cannot be read"),
+        (["--limits", "nowhere.toml"], "nowhere.toml: the limits cannot be read (No such file or directory)"),
+        (["--limits", "/dev/zero"], "/dev/zero: the limits cannot be read (it is a pipe, socket or device"),
         (["--images", "nowhere"], "nowhere does not exist"),
         (["--masks", "/"], "no mask is named like an image"),
         (["--masks", "/nope"], "/nope: does not exist; check --masks"),

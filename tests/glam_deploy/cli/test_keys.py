@@ -1,6 +1,7 @@
 """What is a key, and what a message makes of a file that is none: no remedy costs a key."""
 
 import base64
+import os
 import re
 import shlex
 import subprocess
@@ -70,6 +71,23 @@ def test_secrets_that_others_can_read_are_named(cli: Cli, folder: Path, tmp_path
     assert f"{pair.private}: other users can read this secret: chmod 600 {pair.private}" in said.err
     pair.private.chmod(0o600)
     assert "other users" not in cli("sign", "--bundle", folder, "--key", pair.private).err
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/dev/tty", "/dev/urandom", "folder", "pipe", "link"])
+@pytest.mark.parametrize("option", ["--key", "--passphrase-file"])
+def test_a_secret_that_is_no_regular_file_is_named_and_its_mode_kept(
+    cli: Cli, folder: Path, tmp_path: Path, place: str, option: str
+) -> None:
+    """Others need the mode of a device: chmod 600 /dev/null breaks a system."""
+    pair, secret = key_pair(tmp_path), tmp_path / place
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("/dev/null")
+    (tmp_path / "pipe").chmod(0o666)
+    said = cli("sign", "--bundle", folder, *(() if option == "--key" else ("--key", pair.private)), option, secret)
+    what = "Is a directory" if place == "folder" else "it is a pipe, socket or device, expected a regular file"
+    assert said.code == 2 and "chmod" not in said.err
+    assert f"{secret}: " in said.err and f"({what})" in words(said.err)
 
 
 def test_two_keys_in_a_file_are_not_one(tmp_path: Path) -> None:

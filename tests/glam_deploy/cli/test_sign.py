@@ -1,5 +1,6 @@
 """Signed bundles: openssl accepts what we sign, keys of openssl are taken, and what proves nothing is refused."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -83,6 +84,18 @@ def test_the_same_key_makes_the_same_signature(cli: Cli, folder: Path, pair: Key
     before = (folder / SIGNATURE).read_bytes()
     sign(cli, folder, pair)
     assert (folder / SIGNATURE).read_bytes() == before
+
+
+def test_a_locked_bundle_is_waited_for_with_a_message(folder: Path, pair: KeyPair) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    process = start_process("sign", "--bundle", folder, "--key", pair.private, stderr=subprocess.PIPE)
+    assert process.stderr
+    assert f"{folder} is locked by another process; waiting until it ends" in process.stderr.readline()
+    assert not (folder / SIGNATURE).exists()
+    os.close(handle)
+    process.communicate(timeout=60)
+    assert (process.returncode, (folder / SIGNATURE).exists()) == (0, True)
 
 
 def test_a_damaged_bundle_is_not_signed(cli: Cli, folder: Path, pair: KeyPair) -> None:

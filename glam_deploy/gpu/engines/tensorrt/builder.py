@@ -17,7 +17,7 @@ from math import prod
 from threading import Event
 from typing import Any
 
-from glam_deploy.bundle.onnx_file import require_self_contained
+from glam_deploy.bundle.onnx_file import require_plain_graph
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
 from glam_deploy.gpu.device.driver import explain_library
 from glam_deploy.gpu.engines.tensorrt import layers, report
@@ -216,7 +216,7 @@ class _Build:
     # the network
 
     def _parsed(self) -> Any:
-        require_self_contained(self.request.graph, self.request.stage)
+        require_plain_graph(self.request.graph, self.request.stage)
         parsed = self.builder.create_network(_network_flags(self.trt))
         parser = self.trt.OnnxParser(parsed, self.log)
         if not parser.parse(self.request.graph):
