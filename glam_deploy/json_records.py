@@ -8,6 +8,7 @@ JSON value. A field with a default may be missing in the JSON; it is not written
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -17,6 +18,8 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin,
 T = TypeVar("T")
 
 _MOST_DIGITS = 1000
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""Escape of a half of a surrogate pair."""
 _EXACT = 2**53
 """Largest integer that is accepted for a float field: float64 represents all integers up to it exactly."""
 
@@ -42,6 +45,30 @@ def parse_json(text: str | bytes) -> Any:
         )
     except RecursionError:
         raise JsonFault("arrays or objects are nested too deeply, expected some levels") from None
+
+
+def parse_foreign_json(content: bytes) -> Any:
+    """The value of a JSON text of another program, in UTF-8 (RFC 8259 section 8.1). Raises ValueError, RecursionError.
+
+    Half of a surrogate pair alone, which JSON can write and no encoding can (section 8.2), becomes the characters of
+    its escape, so that each string can be encoded and different ones stay different.
+    """
+    text = content.decode("utf-8-sig")
+    found = json.loads(text)
+    return _with_valid_texts(found) if _SURROGATE.search(text) else found
+
+
+def _with_valid_texts(value: Any) -> Any:
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, dict):
+        return {valid_text(key): _with_valid_texts(held) for key, held in value.items()}
+    return [_with_valid_texts(held) for held in value] if isinstance(value, list) else value
+
+
+def valid_text(text: str) -> str:
+    """`text` as valid Unicode: lone surrogates, such as bytes of file names that are not UTF-8, become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -79,8 +79,15 @@ class Identifiers:
 
     def _mac(self, kind: str, text: str) -> str:
         assert self.key is not None
-        message = f"glam-deploy {kind}\0{text}".encode(errors="surrogateescape")
-        return hmac.new(self.key, message, hashlib.sha256).hexdigest()
+        return hmac.new(self.key, encoded(f"glam-deploy {kind}\0{text}"), hashlib.sha256).hexdigest()
+
+
+def encoded(text: str) -> bytes:
+    """Bytes of any text, for its digest: UTF-8, with the bytes of file names that are not UTF-8 as they are."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # other halves of surrogate pairs, of JSON of a server or a decoder
+        return text.encode("utf-8", "surrogatepass")
 
 
 def patient_of(data: bytes) -> str:

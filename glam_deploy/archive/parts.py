@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from glam_deploy.archive.identifiers import UIDS
 from glam_deploy.archive.ledger import Ledger
-from glam_deploy.archive.rows import SCORES
+from glam_deploy.archive.rows import SCORES, ViewRow
 from glam_deploy.durable import move_into_place, sync
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import UsageError, fault
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,6 +159,20 @@ def schema(table: str) -> "pa.Schema":
             *((name, text) for name in ("engine", "bundle_id", "gate", "made_by")),
         ]
     )
+
+
+def unfit(row: ViewRow) -> str:
+    """Why a row of `views` does not fit into the table, which would end the run for all others; "" if it does."""
+    import pyarrow as pa
+
+    try:
+        pa.Table.from_pylist([row.to_arrow()], schema=schema(VIEWS))
+    except Exception as error:  # of pyarrow, or of a value of another type
+        return (
+            f"the result does not fit into the table ({fault(error)}). This is a fault of glam-deploy or of a decoder; "
+            "please report it"
+        )
+    return ""
 
 
 def _encoded(table: str, rows: Sequence[dict[str, object]]) -> bytes:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from glam_deploy.archive.dataset import Dataset
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.objects import ObjectPlan
+from glam_deploy.archive.parts import unfit
 from glam_deploy.archive.rows import (
     DONE,
     DUPLICATE,
     EXCLUDED,
+    FAILED,
     KEPT,
     UNREADABLE,
     FileRow,
@@ -17,10 +19,11 @@ from glam_deploy.archive.rows import (
     Maker,
     ViewRow,
     instance_id,
-    valid_text,
 )
 from glam_deploy.archive.sources.locations import places
 from glam_deploy.archive.station import Task
+from glam_deploy.errors import InternalError
+from glam_deploy.json_records import valid_text
 
 LARGEST = 2**63 - 1
 """Of the column of sizes, int64; a header of a tar file or a list can state more."""
@@ -100,6 +103,9 @@ class Recorder:
             finding=finding,
             maker=self._maker,
         )
+        if reason := unfit(view):
+            finding = Finding(status=FAILED, error=InternalError.__name__, reason=reason)
+            view = replace(view, finding=finding, identifiers=self._identifiers.of({}, task.entry.location))
         is_copy = finding.status == DONE and owner != task.id  # of an entry whose files are written later
         self._add(task, DUPLICATE if is_copy else finding.status, view=view, reason=finding.reason)
         if (claim := self._claims.pop(task.instance, None)) is not None:

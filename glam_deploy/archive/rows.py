@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from glam_deploy.archive.identifiers import Identifiers
+from glam_deploy.archive.identifiers import Identifiers, encoded
 from glam_deploy.archive.sources.base import Entry
 from glam_deploy.errors import Caller, GlamError, InputError, NotForThisNetwork, internal_error, without_frames
 from glam_deploy.exams import made_by
+from glam_deploy.json_records import valid_text
 from glam_deploy.records import Box, Facts
 from glam_deploy.view_names import view_from_name
 
@@ -124,8 +125,7 @@ def _view_in(path: PurePath) -> str:
 
 
 def _digest(*texts: str) -> str:
-    joined = "\0".join(texts)
-    return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(encoded("\0".join(texts))).hexdigest()[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,16 +148,16 @@ class ViewRow:
             "entry": self.entry,
             "sha256": self.sha256,
             **{column: valid_text(text) for column, text in self.identifiers.items()},
-            "kind": found.kind,
-            "view": found.view,
+            "kind": valid_text(found.kind),
+            "view": valid_text(found.view),
             "status": found.status,
             **{name: found.scores.get(name) for name in SCORES},
             "patches": [
                 None if box is None else dict(zip(("top", "left", "bottom", "right"), box, strict=True))
                 for box in found.patches
             ],
-            "notices": list(found.notices),
-            "error": found.error,
+            "notices": [valid_text(code) for code in found.notices],
+            "error": valid_text(found.error),
             "reason": valid_text(found.reason),
             "timings_ms": list(found.timings_ms.items()),
             "time_ms": sum(found.timings_ms.values()) if found.timings_ms else None,
@@ -186,9 +186,5 @@ class FileRow:
 
     def to_arrow(self) -> dict[str, object]:
         """Column -> value."""
-        return {**vars(self), "location": valid_text(self.location), "reason": valid_text(self.reason)}
-
-
-def valid_text(text: str) -> str:
-    """`text` as valid Unicode: bytes of file names that are not UTF-8 become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+        texts = {"location": self.location, "version": self.version, "reason": self.reason}
+        return {**vars(self), **{column: valid_text(text) for column, text in texts.items()}}

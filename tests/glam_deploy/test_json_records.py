@@ -1,12 +1,13 @@
 """Frozen records from JSON and back."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
 
-from glam_deploy.json_records import JsonFault, from_json, parse_json, to_json
+from glam_deploy.json_records import JsonFault, from_json, parse_foreign_json, parse_json, to_json
 from glam_deploy.precision import Recipe
 
 
@@ -103,3 +104,25 @@ def test_texts_that_programs_may_read_differently(text: str, fault: str) -> None
 def test_one_name_in_several_objects() -> None:
     text = '{"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}]}'
     assert parse_json(text) == parse_json(text.encode()) == {"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (rb'["1.\ud800", {"\uDFFF": "\ud800\ud801"}]', ["1.\\ud800", {"\\udfff": "\\ud800\\ud801"}]),
+        (rb'"\ud83d\ude00 \udc00"', "\U0001f600 \\udc00"),
+        (rb'"\\ud800"', "\\ud800"),
+        (b'\xef\xbb\xbf["\xc3\xa9", 1.5, null]', ["\u00e9", 1.5, None]),
+    ],
+)
+def test_halves_of_surrogate_pairs_in_json_of_others_are_written_out(content: bytes, expected: object) -> None:
+    """RFC 8259 section 8.2 allows them, and no encoding of Unicode has them."""
+    found = parse_foreign_json(content)
+    assert found == expected
+    json.dumps(found, ensure_ascii=False).encode()
+
+
+def test_json_of_others_that_is_not_utf8_is_refused() -> None:
+    for content in (b'"\xed\xa0\x80"', b'"\xff"', '"a"'.encode("utf-16")):
+        with pytest.raises(ValueError, match="utf-8"):
+            parse_foreign_json(content)

@@ -7,19 +7,20 @@ their order decompresses the container once, and one that goes back begins again
 import bz2
 import gzip
 import io
+import itertools
 import lzma
 import stat
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import IO, Any, BinaryIO, NoReturn
 
-from glam_deploy.archive.sources.locations import is_container, is_hidden, is_named_image, may_be_image, path_part
+from glam_deploy.archive.sources.locations import is_container_name, is_hidden, is_named_image, may_be_image, path_part
 from glam_deploy.archive.sources.storage import open_binary, read_bounded
 from glam_deploy.errors import GlamError, InputError
 from glam_deploy.images import foreign
@@ -27,7 +28,9 @@ from glam_deploy.input_files import is_dicom
 from glam_deploy.signatures import HEAD, Kind, kind_of
 
 MAX_STEP = 64 << 20
-"""Most bytes of one read: the directory of a zip file (about 600,000 members), or a header of a tar file."""
+"""Most bytes of one read: the directory of a zip file (about 600,000 members)."""
+_MAX_HEADER = 8 << 20
+"""Most bytes of the headers of one member of a tar file: names, extended attributes and the map of a sparse file."""
 _FREE = 1 << 30
 """Bytes that a compressed tar file may have after decompression, whatever its own size."""
 _RATIO = 200
@@ -47,29 +50,31 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
 class Member:
     """A file in a container; it can be opened until the next member is asked for."""
 
+    name: str
+    """As stored, perhaps with folders; no path or URL of this machine."""
     label: str
-    """Its name as stored, with `!2` for the second member of that name, and so on."""
+    """Its name, with `!2` for the second member of that name, and so on."""
     size: int
     open: Callable[[], IO[bytes]]
 
     def read(self) -> bytes:
         """The content. Raises InputError if it is damaged, encrypted, too large, or a container itself."""
-        if is_container(self.label):
+        if is_container_name(self.name):
             raise InputError("it is an archive in an archive, which is not opened: extract it")
         with _damage("the member is damaged"), self.open() as file:
             return read_bounded(file)  # type: ignore[arg-type]
 
     def is_wanted(self) -> bool:
         """Whether it counts as an image: by its suffix or its content, as in `input_files.find_inputs`."""
-        if is_hidden(self.label):
+        if is_hidden(self.name):
             return False
-        if is_named_image(self.label):
+        if is_named_image(self.name):
             return True
         try:
             with _damage("the member is damaged"), self.open() as file:
                 return is_dicom(file.read(HEAD))
         except InputError:
-            return may_be_image(self.label)
+            return may_be_image(self.name)
 
 
 def members(file: BinaryIO, location: str) -> Iterator[Member]:
@@ -89,7 +94,7 @@ def members(file: BinaryIO, location: str) -> Iterator[Member]:
             if number > 1:
                 numbers[name] = number
             seen.add(label)
-            yield Member(label=label, size=size, open=opened)
+            yield Member(name=name, label=label, size=size, open=opened)
 
 
 _Found = tuple[str, int, Callable[[], IO[bytes]]]
@@ -113,14 +118,44 @@ def _zip_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[],
 
 def _in_tar(file: BinaryIO, location: str) -> Iterator[_Found]:
     limited = _Limited(*_decompressed(file, path_part(location).lower()))
-    with tarfile.open(fileobj=limited, mode="r:", errors="replace") as archive:
-        while (info := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all of them
+    with limited.header():
+        archive = tarfile.TarFile(fileobj=limited, errors="replace")
+    with archive:
+        while (info := _next(archive, limited)) is not None:
             if info.isreg():
                 yield info.name, info.size, _tar_opener(archive, info)
-    if not limited.last or limited.last.strip(b"\0"):
         # tarfile takes a damaged or missing header for the end of the archive
+        is_end = limited.tell() == archive.offset + tarfile.BLOCKSIZE
+    if not is_end or not limited.last or limited.last.strip(b"\0"):
         raise InputError("the archive ends without its end mark: it is incomplete or damaged, copy it again")
+
+
+def _next(archive: tarfile.TarFile, limited: "_Limited") -> tarfile.TarInfo | None:
+    """The next member. Raises InputError for one after which the archive does not go on.
+
+    A header may state a negative size, in itself or in those that extend it, and Python follows it backwards without
+    end (CVE-2025-8194). The map of a sparse file is searched from its beginning at each step against its order.
+    """
+    with limited.header():
+        info = archive.next()
+    archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all of them
+    if info is None:
+        return None
+    if info.size < 0 or archive.offset < info.offset_data:
+        raise InputError("the archive is damaged (a member has a negative size): copy or pack it again")
+    if not _is_ascending(info.sparse):  # type: ignore[arg-type]  # typeshed says bytes
+        raise InputError("the archive is damaged (the parts of a sparse file have no order): copy or pack it again")
+    return info
+
+
+def _is_ascending(parts: Sequence[tuple[int, int]] | None) -> bool:
+    """Whether parts of a file, (offset, size) in bytes, follow each other; empty ones may be anywhere.
+
+    None: the file is stored as a whole.
+    """
+    filled = [(offset, size) for offset, size in parts or () if size]
+    ends = itertools.accumulate((offset + size for offset, size in filled), max, initial=0)
+    return all(size > 0 and offset >= end for (offset, size), end in zip(filled, ends, strict=False))
 
 
 def _tar_opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
@@ -144,12 +179,14 @@ def _decompressed(file: BinaryIO, name: str) -> tuple[Any, BinaryIO | None]:
 
 
 class _Limited(io.BufferedIOBase):
-    """A file with a limit for the size of one read and, if it is compressed, for the ratio of the compression."""
+    """A file with limits for the size of one read, for all reads of a header, and for the ratio of a compression."""
 
     def __init__(self, file: Any, compressed: BinaryIO | None = None) -> None:
         self._file, self._compressed = file, compressed
         self.last = b""
         """The bytes of the last read."""
+        self._header: int | None = None
+        """How many more bytes the header may have that is read now."""
 
     def readable(self) -> bool:
         return True
@@ -162,17 +199,37 @@ class _Limited(io.BufferedIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         is_all = size is None or size < 0
-        self.last = self._file.read(MAX_STEP + 1 if is_all else min(size or 0, MAX_STEP + 1))
-        if len(self.last) > MAX_STEP:
-            raise InputError(f"the archive has a header of more than {MAX_STEP} bytes: split it")
+        most = MAX_STEP if self._header is None else self._header
+        self.last = self._file.read(most + 1 if is_all else min(size or 0, most + 1))
+        if len(self.last) > most:
+            limit = MAX_STEP if self._header is None else _MAX_HEADER
+            raise InputError(f"the archive has a header of more than {limit} bytes: split it")
+        if self._header is not None:
+            self._header -= len(self.last)
         self._check_ratio()
         return self.last
 
+    @contextmanager
+    def header(self) -> Iterator[None]:
+        """Context in which one header is read, of at most _MAX_HEADER bytes in all."""
+        self._header = _MAX_HEADER
+        try:
+            yield
+        finally:
+            self._header = None
+
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        while whence == 0 and self._compressed is not None and offset - self.tell() > MAX_STEP:
+        if whence == 0 and self._compressed is not None:
+            self._pass_to(offset)
+        return int(self._file.seek(offset, whence))
+
+    def _pass_to(self, offset: int) -> None:
+        """Decompress step by step to less than a step before `offset`, or to the end of the file."""
+        before = -1
+        while before < (place := self.tell()) < offset - MAX_STEP:
             self._file.seek(MAX_STEP, io.SEEK_CUR)
             self._check_ratio()
-        return int(self._file.seek(offset, whence))
+            before = place
 
     def _check_ratio(self) -> None:
         if self._compressed is None or (size := self.tell()) <= _FREE:

@@ -1,12 +1,13 @@
 """Source of files of any storage, with the members of the containers among them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
 from glam_deploy.archive.sources.base import Entry, SourceUnavailable
-from glam_deploy.archive.sources.containers import ContainerMember, LastContainer, members
+from glam_deploy.archive.sources.containers import ContainerMember, LastContainer, Member, members
 from glam_deploy.archive.sources.listings import Listing, SignedEntry
-from glam_deploy.archive.sources.locations import is_container, local_path, name_of, split_member
+from glam_deploy.archive.sources.locations import is_container, local_path, split_member
 from glam_deploy.archive.sources.storage import Doubt, exists, is_file, is_url, open_binary, read_all
 from glam_deploy.errors import GlamError, InputError, UsageError
 
@@ -60,7 +61,7 @@ class Files:
                 for member in members(file, container.location):
                     if member.is_wanted():
                         count += 1
-                        yield _member_entry(container, member.label, member.size)
+                        yield _member_entry(container, member)
         except Doubt as doubt:
             if isinstance(decided := self._decided(doubt, container), SourceUnavailable):
                 raise decided from None
@@ -89,10 +90,7 @@ def _member_of(location: str) -> tuple[str, str] | None:
     return next((found for found in reversed([*splits]) if is_file(local_path(found[0]))), None)
 
 
-def _member_entry(container: Entry, label: str, size: int) -> Entry:
-    location, name = f"{container.location}!{label}", name_of(label)
-    if isinstance(container, SignedEntry):
-        return SignedEntry(
-            location=location, name=name, version=container.version, size=size, address=container.address
-        )
-    return Entry(location=location, name=name, version=container.version, size=size)
+def _member_entry(container: Entry, member: Member) -> Entry:
+    # not the label: `!2` would hide the suffix of an image and the end of the name of a mask
+    name = PurePosixPath(member.name).name or member.name
+    return replace(container, location=f"{container.location}!{member.label}", name=name, size=member.size)

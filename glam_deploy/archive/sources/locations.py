@@ -121,8 +121,13 @@ def name_of(location: str) -> str:
 
 
 def is_container(location: str) -> bool:
-    """Whether the name is that of a zip or tar file."""
-    return _CONTAINER.fullmatch(path_part(location)) is not None
+    """Whether a path or URL is that of a zip or tar file, by its name."""
+    return is_container_name(path_part(location))
+
+
+def is_container_name(name: str) -> bool:
+    """Whether a name that is no URL is that of a zip or tar file."""
+    return _CONTAINER.fullmatch(name) is not None
 
 
 def split_member(location: str) -> Iterator[tuple[str, str]]:
@@ -146,8 +151,8 @@ def is_hidden(name: str) -> bool:
 
 
 def is_named_image(name: str) -> bool:
-    """Whether a name has the suffix of an image or of a container."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES or is_container(name)
+    """Whether a name that is no URL has the suffix of an image or of a container."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES or is_container_name(name)
 
 
 def may_be_image(name: str) -> bool:

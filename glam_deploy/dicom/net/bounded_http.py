@@ -4,7 +4,6 @@
 response of 1.5 MB becomes 3 GB.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
@@ -17,6 +16,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from glam_deploy.dicom.net.budget import BoundedInput, Budget
+from glam_deploy.json_records import parse_foreign_json
 
 MAX_ANSWER = 1 << 20
 """Largest response in bytes, including headers and chunk sizes, unless a request allows more; a response about ten
@@ -39,9 +39,9 @@ class Reply:
         return self.status < 400
 
     def json(self) -> Any:
-        """The content parsed as JSON, None if it is not JSON."""
+        """The content as of `parse_foreign_json`, None if it is not JSON."""
         try:
-            return json.loads(self.content)
+            return parse_foreign_json(self.content)
         except (ValueError, RecursionError):
             return None
 

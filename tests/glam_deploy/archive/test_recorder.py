@@ -3,19 +3,20 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.archive import outcomes_in, rows
 from support.archive_rows import MAKER
 
 from glam_deploy.archive.dataset import Dataset
-from glam_deploy.archive.identifiers import Identifiers
+from glam_deploy.archive.identifiers import UIDS, Identifiers
 from glam_deploy.archive.ledger import Ledger
 from glam_deploy.archive.objects import ObjectPlan
 from glam_deploy.archive.parts import Parts
 from glam_deploy.archive.reader import Fingerprint
 from glam_deploy.archive.recorder import Recorder
-from glam_deploy.archive.rows import Finding, entry_id
+from glam_deploy.archive.rows import SCORES, Finding, entry_id
 from glam_deploy.archive.sources.base import Entry
 from glam_deploy.archive.station import Task
 
@@ -117,3 +118,45 @@ def test_a_container_whose_members_were_read_in_part_keeps_its_row(tmp_path: Pat
         recorder.finish(member, Finding(status="done"))
         dataset.flush()
     assert outcomes_in(tmp_path) == {"b.zip": "unreadable", "b.zip!a.dcm": "done"}
+
+
+BAD = "1.2.\ud800"
+UNFIT = [
+    {"patches": ((2**40, 0, 1, 1),)},
+    {"scores": {SCORES[0]: "much"}},
+    {"notices": (5,)},
+    {"timings_ms": {"read": "x"}},
+]
+
+
+@pytest.mark.parametrize("key", [None, bytes(range(32))])
+def test_text_that_cannot_be_encoded_is_written_out(tmp_path: Path, key: bytes | None) -> None:
+    """Of a decoder or a server: in any column, it ended the run and lost the rows before it."""
+    identifiers = Identifiers(key=key)
+    with Dataset(tmp_path, "d", identifiers) as dataset:
+        recorder = Recorder(dataset, identifiers, MAKER, lambda _: None, lambda _: None)
+        entry = Entry(location=f"/in/{BAD}", name="a.dcm", version=BAD)
+        found = Fingerprint(sha256="0" * 64, uids=dict.fromkeys(UIDS, BAD), patient=BAD)
+        one = Task(entry=entry, id=entry_id(entry, identifiers), fingerprint=found)
+        assert not recorder.is_settled(one)
+        recorder.finish(one, Finding(status="done", kind=BAD, view=BAD, notices=(BAD,), error=BAD, reason=BAD))
+        dataset.flush()
+    (view,), (file,) = rows(tmp_path, "views"), rows(tmp_path, "files")
+    shown = "1.2.\\ud800"
+    assert {view[name] for name in ("kind", "view", "error", "reason")} == {shown} == {*view["notices"]}
+    if key is None:
+        assert (file["location"], file["version"], view["sop_instance_uid"]) == (f"/in/{shown}", shown, shown)
+
+
+@pytest.mark.parametrize("held", UNFIT, ids=lambda held: next(iter(held)))
+def test_a_result_that_does_not_fit_costs_its_own_row(tmp_path: Path, held: dict[str, Any]) -> None:
+    with Dataset(tmp_path, "d") as dataset:
+        recorder = recorded(dataset)
+        for name, more in (("a", {}), ("b", held), ("c", {})):
+            one = task(f"/in/{name}.dcm")
+            assert not recorder.is_settled(one)
+            recorder.finish(one, Finding(status="done", **more))
+        dataset.flush()
+    assert outcomes_in(tmp_path) == {"a.dcm": "done", "b.dcm": "failed", "c.dcm": "done"}
+    (reason,) = (row["reason"] for row in rows(tmp_path, "views") if row["status"] == "failed")
+    assert reason.startswith("the result does not fit into the table (")

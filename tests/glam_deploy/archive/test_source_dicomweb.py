@@ -15,6 +15,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from support.archives import contents, dicom, reason
 
+from glam_deploy.archive.identifiers import Identifiers
+from glam_deploy.archive.rows import entry_id
 from glam_deploy.archive.sources import open_source, storage
 from glam_deploy.archive.sources.base import SourceUnavailable
 from glam_deploy.dicom.net import wado
@@ -308,3 +310,21 @@ def test_credentials(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(UsageError, match="without user") as caught:
         open_source(["dicomweb+https://anna:geheim@pacs/dicom-web"])
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "element"),
+    [
+        ("/studies", "0020000D"),
+        ("/studies/1.0/series", "0020000E"),
+        ("/studies/1.0/series/1.0.1/instances", "00080018"),
+    ],
+)
+def test_uids_that_cannot_be_encoded_are_entries(server: Server, path: str, element: str) -> None:
+    """JSON may have halves of surrogate pairs; two UIDs that differ in nothing else are two."""
+    items = [{element: {"Value": [uid]}} for uid in ("1.0", "1.0\ud800", "1.0\udfff")]
+    server.answers[path] = [(200, {}, json.dumps(items).encode())]
+    entries = list(open_source([server.source]).entries())
+    found = {location.partition("%5C")[2][:5] for location in (entry.location for entry in entries)}
+    assert found == {"", "ud800", "udfff"}
+    assert len({entry_id(entry, Identifiers()) for entry in entries}) == len(entries)

@@ -1,0 +1,175 @@
+"""Containers against what the tests write into them: members of one name, and headers that lead back or never end."""
+
+import gzip
+import io
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.archives import dicom, reason, write_tar
+
+from glam_deploy.archive.decoder import decode_here
+from glam_deploy.archive.reader import EntryReader
+from glam_deploy.archive.sources import containers, open_source
+from glam_deploy.archive.sources.base import Entry, Source
+
+END = bytes(1024)
+
+
+def listed(path: Path) -> tuple[Source, list[Entry]]:
+    """The entries of a container; of an endless listing the first ones."""
+    source = open_source([str(path)])
+    return source, list(islice(source.entries(), 20))
+
+
+def write(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    if path.suffix != ".zip":
+        return write_tar(path, members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
+@pytest.mark.parametrize("name", ["0_L-CC.png", "L-CC.tif", "p/L-CC.TIFF", "L-CC.npy", "broken.dcm", "inner.zip"])
+def test_two_members_of_one_name_are_two_entries(tmp_path: Path, name: str, kind: str) -> None:
+    path = write(tmp_path / f"twice.{kind}", [(name, b"one"), (name, b"other"), (name, b"third")])
+    source, entries = listed(path)
+    assert [entry.location for entry in entries] == [f"{path}!{name}", f"{path}!{name}!2", f"{path}!{name}!3"]
+    assert {entry.name for entry in entries} == {Path(name).name}, "for the view and the suffix in it"
+    if name == "inner.zip":
+        assert all("extract it" in reason(source, entry) for entry in entries)
+    else:
+        assert [source.read(entry) for entry in entries] == [b"one", b"other", b"third"]
+
+
+def npy(value: int) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.full((300, 200), value, "uint16"))
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_second_mask_of_one_name_is_a_mask(tmp_path: Path) -> None:
+    path = write(tmp_path / "twice.zip", [("0_L-CC_mask.npy", npy(1)), ("0_L-CC_mask.npy", npy(2))])
+    source, entries = listed(path)
+    found = [EntryReader(source=source).read(entry, decode_here)[0].finding for entry in entries]
+    assert [each.error for each in found if each] == ["NotForThisNetwork"] * 2
+
+
+def test_a_member_named_as_an_invalid_url_is_a_member(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", [("http://[x/1.2", dicom("1")), ("s3://[x/a.zip", b"PK")])
+    source, (one, inner) = listed(path)
+    assert (source.read(one), one.name) == (dicom("1"), "1.2")
+    assert "extract it" in reason(source, inner)
+
+
+def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header of a tar file (POSIX.1-1988); a negative size in the form of GNU tar, base 256."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(name: str, stored: int = 0, **values: str) -> bytes:
+    """A header of a file of `stored` bytes with an extension (POSIX.1-2001)."""
+    info = tarfile.TarInfo(name)
+    info.size, info.pax_headers = stored, values
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def sparse(name: str, size: int) -> bytes:
+    """A header of a sparse file (GNU tar) of 7 bytes, of which `size` are stored."""
+    content = bytearray(header(name, size, tarfile.GNUTYPE_SPARSE))
+    content[483:495] = b"00000000007\0"
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    return bytes(content)
+
+
+BACKWARDS = {
+    "size": header("a.dcm", -512),
+    "pax": pax("a.dcm", size="-1536"),
+    "pax to the begin": pax("a.dcm", size="-2048"),
+    "other kind": header("a", -512, b"Z"),
+    "sparse": sparse("a.dcm", -512),
+    "sparse to the end mark": sparse("a.dcm", -1024),
+    "real size": pax("a.dcm", **{"GNU.sparse.map": "0,0", "GNU.sparse.size": "-5"}),
+}
+
+
+@pytest.mark.parametrize("member", BACKWARDS.values(), ids=BACKWARDS)
+@pytest.mark.parametrize("kind", ["tar", "tgz"])
+def test_a_tar_whose_headers_lead_back_ends_with_its_damage(tmp_path: Path, kind: str, member: bytes) -> None:
+    """CVE-2025-8194: such a tar was listed without end, and the sources after it were never reached."""
+    content = header("first.dcm", 512) + bytes(512) + member + END + header("lost.dcm") + END
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(content if kind == "tar" else gzip.compress(content))
+    source, entries = listed(path)
+    assert [entry.location for entry in entries] == [f"{path}!first.dcm", str(path)]
+    assert "damaged" in reason(source, entries[-1])
+
+
+def test_a_member_beyond_the_end_of_a_compressed_tar_is_damage(tmp_path: Path) -> None:
+    """A step forward at the end of the content goes nowhere."""
+    path = tmp_path / "a.tgz"
+    path.write_bytes(gzip.compress(header("first.dcm", 1 << 30) + END))
+    source, entries = listed(path)
+    assert [entry.location for entry in entries] == [f"{path}!first.dcm", str(path)]
+    assert "damaged" in reason(source, entries[-1])
+
+
+def parts(order: Iterator[int]) -> str:
+    return ",".join(f"{number * 2},1" for number in order)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_parts_of_a_sparse_file_are_in_order(tmp_path: Path, turned: bool) -> None:
+    """Against the order, each step would search all parts."""
+    order = reversed(range(1000)) if turned else iter(range(1000))
+    info = pax("a.dcm", 1000, **{"GNU.sparse.map": parts(order), "GNU.sparse.size": "2000"})
+    path = tmp_path / "a.tar"
+    path.write_bytes(info + b"x" * 1024 + END)
+    source, entries = listed(path)
+    if turned:
+        assert [entry.location for entry in entries] == [str(path)]
+        assert "sparse file have no order" in reason(source, entries[0])
+    else:
+        assert source.read(entries[0]) == b"x\0" * 1000
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs tar")
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_a_sparse_file_of_gnu_tar_is_read(tmp_path: Path, form: str) -> None:
+    content = dicom("1") + bytes(1 << 17) + b"middle" + bytes(1 << 17)
+    with (tmp_path / "a.dcm").open("wb") as file:
+        for at in range(0, len(content), 4096):
+            part = content[at : at + 4096]
+            _ = file.write(part) if part.strip(b"\0") else file.seek(len(part), io.SEEK_CUR)
+        file.truncate(len(content))
+    path = tmp_path / "a.tar"
+    subprocess.run(
+        ["tar", "-cf", path, "-S", "--hole-detection=raw", f"--format={form}", "a.dcm"], cwd=tmp_path, check=True
+    )
+    assert path.stat().st_size < len(content)
+    source, (entry,) = listed(path)
+    assert source.read(entry) == content
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_the_headers_of_a_member_are_bounded_together(tmp_path: Path, kind: bytes) -> None:
+    half = (containers._MAX_HEADER // 2) + 512
+    path = tmp_path / "a.tgz"
+    extension = header("long", half, kind) + bytes(half)
+    path.write_bytes(gzip.compress(header("first.dcm") + extension * 3 + header("a.dcm") + END, 1))
+    source, entries = listed(path)
+    assert [entry.location for entry in entries] == [f"{path}!first.dcm", str(path)]
+    assert f"header of more than {containers._MAX_HEADER} bytes" in reason(source, entries[-1])
