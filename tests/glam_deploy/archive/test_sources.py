@@ -283,6 +283,7 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("nothing", "does not exist"),
+        ("", "a source is empty"),
         ("s3x://bucket", "no scheme"),
         ("https://u:geheim@[host/a.dcm", "not a valid URL"),
         ("dicomweb+https://[host", "not a valid URL"),
