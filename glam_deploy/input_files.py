@@ -1,9 +1,10 @@
 """Image files of paths and folders: which files count as images, and how a DICOM file is recognized."""
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NoReturn
 
 from glam_deploy.errors import InputError, UsageError, disk_reason
@@ -23,9 +24,10 @@ def find_inputs(
     """Image files of `paths`, without repeats: files as given, folders searched recursively in sorted order.
 
     In a folder, images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case), and DICOM files also
-    by content. A file that cannot be opened is included if it has such a suffix or none, as files on DICOM media
-    (PS3.10 section 8.2); reading it then raises the error. `on_passed_over` is called with each folder and its other
-    files, if there are any, without hidden files and DICOMDIR. Links are followed, and each folder is searched once.
+    by content, with those that lack preamble or header. A file that cannot be opened is included if it has such a
+    suffix or none, as files on DICOM media (PS3.10 section 8.2); reading it then raises the error. `on_passed_over` is
+    called with each folder and its other files, if there are any, without hidden files and DICOMDIR. Links are
+    followed, and each folder is searched once.
 
     Raises UsageError for a path that does not exist or cannot be accessed, a folder that cannot be searched, and a
     folder without images.
@@ -37,6 +39,21 @@ def find_inputs(
 def is_dicom(head: bytes) -> bool:
     """Whether `head`, the first 132 bytes or more of a file, is that of the DICOM file format (PS3.10 section 7.1)."""
     return SIGNATURES[Kind.DICOM](head)
+
+
+def resembles_dicom(head: bytes) -> bool:
+    """Whether `head`, the first `HEAD` bytes of a file, is that of a DICOM file, also without preamble or header."""
+    return any(SIGNATURES[kind](head) for kind in (Kind.DICOM, Kind.NO_PREAMBLE, Kind.DATA_SET))
+
+
+def is_directory_name(name: str) -> bool:
+    """Whether a file name is that of a DICOMDIR, also as systems show it that mount ISO 9660 without its extensions."""
+    return re.fullmatch(r"dicomdir\.?(;1)?", name, re.IGNORECASE) is not None
+
+
+def has_no_suffix(path: PurePath) -> bool:
+    """Whether a file name has no suffix, as on DICOM media; a file named by a UID seems to have one of digits."""
+    return not path.suffix.strip(".0123456789")
 
 
 def head_of(path: Path) -> bytes:
@@ -87,7 +104,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in names if not name.startswith(".") and name != "DICOMDIR")
+        yield from (Path(place, name) for name in names if not (name.startswith(".") or is_directory_name(name)))
 
 
 def _refuse_folder(error: OSError) -> NoReturn:
@@ -102,7 +119,6 @@ def looks_like_image(path: Path) -> bool:
     named = suffix in SUFFIXES
     try:
         # opening a pipe would block
-        return stat.S_ISREG(path.stat().st_mode) and (named or is_dicom(head_of(path)))
+        return stat.S_ISREG(path.stat().st_mode) and (named or resembles_dicom(head_of(path)))
     except (OSError, InputError):
-        # a file named by a UID seems to have a suffix of digits
-        return named or not suffix.strip(".0123456789")
+        return named or has_no_suffix(path)

@@ -17,9 +17,18 @@ from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.dicom.uids import digest
 from glam_deploy.dicom.versions import contradicting_elements
-from glam_deploy.errors import BackendRunError, Caller, DicomError, GlamError, NotForThisNetwork, disk_reason
+from glam_deploy.errors import (
+    BackendRunError,
+    Caller,
+    DicomError,
+    GlamError,
+    InputError,
+    NotForThisNetwork,
+    disk_reason,
+)
 from glam_deploy.images import image_files
-from glam_deploy.input_files import find_inputs
+from glam_deploy.input_files import find_inputs, has_no_suffix, head_of, is_dicom
+from glam_deploy.outputs.writer import is_result
 from glam_deploy.records import Mammogram
 
 
@@ -82,7 +91,9 @@ class _FolderReader:
 
     def files(self) -> FolderFiles:
         by_uid: dict[str, list[SourceFile]] = {}
-        for path in find_inputs([self._folder]):
+        for path in find_inputs([self._folder], on_passed_over=self._pass_over):
+            if is_result(path):
+                continue
             found = self._examined(path)
             if isinstance(found, _Unusable):
                 self._leave(path, found.status, found.reason)
@@ -92,11 +103,19 @@ class _FolderReader:
             self._choose([*self._without_duplicates(same_uid)])
         return FolderFiles(mammograms=self._mammograms, unused=self._unused)
 
+    def _pass_over(self, folder: Path, others: Sequence[Path]) -> None:
+        """Leave the files without a suffix, of which each may be a damaged or packed image."""
+        for path in others:
+            if has_no_suffix(path) and path.is_file():
+                self._leave(path, "skipped", _foreign_content(path))
+
     def _examined(self, path: Path) -> SourceFile | _Unusable:
         """The mammogram in a file, if it is one that can be identified."""
         if path.suffix.lower() in image_files.SUFFIXES:
             return _Unusable(status="skipped", reason="the file is not DICOM")
         try:
+            if not is_dicom(head_of(path)):
+                return _Unusable(status="failed", reason=_foreign_content(path))
             received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
             if not received.is_mammogram:
                 return _Unusable(status="skipped", reason=received.reason)
@@ -201,6 +220,15 @@ class _FolderReader:
                     received=replace(file.received, state="refused", view=view, reason=reason),
                 )
             )
+
+
+def _foreign_content(path: Path) -> str:
+    """Why a file that does not begin as a DICOM file is not read, with a remedy."""
+    try:
+        kind = image_files.image_kind(path, head_of(path))
+    except InputError as error:
+        return error.message_for(Caller.RUN_DIR)
+    return f"the content is {kind}, expected DICOM: send the DICOM object of the image"
 
 
 def _unusable(error: GlamError) -> _Unusable:

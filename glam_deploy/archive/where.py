@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from glam_deploy.errors import DicomError, UsageError
-from glam_deploy.input_files import is_dicom
+from glam_deploy.input_files import resembles_dicom
 from glam_deploy.installation import refusal
+from glam_deploy.signatures import HEAD
 
 T = TypeVar("T", str, float)
 
@@ -69,7 +70,7 @@ class Where:
         """
         if not self.conditions:
             return True
-        if not is_dicom(data[:132]):
+        if not resembles_dicom(data[:HEAD]):
             return False
         from glam_deploy.dicom.attributes import values_of
 

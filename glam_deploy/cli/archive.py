@@ -16,6 +16,7 @@ from glam_deploy.cli.options import (
     Decorator,
     DocumentedCommand,
     EngineChoice,
+    FilePath,
     bundle_option,
     digest_option,
     engine_option,
@@ -93,7 +94,7 @@ archive_options: Decorator = grouped(
     ),
     click.option(
         "--pseudonyms",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         metavar="KEYFILE",
         help="Identifiers as pseudonyms made with the key in this file.",
     ),
@@ -105,7 +106,7 @@ archive_options: Decorator = grouped(
     ),
     click.option(
         "--authority",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         metavar="PEM",
         help="CA certificates for a DICOMweb server [default: those of this machine].",
     ),

@@ -6,12 +6,12 @@ import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.check_config import data_in_use, read_config
-from glam_deploy.cli.options import config_option
+from glam_deploy.cli.options import FilePath, config_option
 from glam_deploy.errors import UsageError, counted
 
 
 @click.command("backup")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=FilePath(file_okay=False))
 @config_option
 @click.option("--verify", is_flag=True, help="Read every byte of an earlier backup, and copy again what is damaged.")
 def command(folder: Path, config_path: Path, verify: bool) -> None:

@@ -10,7 +10,7 @@ import click
 
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import console
-from glam_deploy.cli.options import bundle_option, flavour_option, patches_option, threads_option
+from glam_deploy.cli.options import FilePath, bundle_option, flavour_option, patches_option, threads_option
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.cpu import within_cores
 from glam_deploy.engines.registry import ENGINE_NAMES
@@ -45,17 +45,15 @@ class EngineNames(click.ParamType):  # type: ignore[type-arg]  # generic since C
 @patches_option(None, "Patches a view gets, 1..6 [default: the bundle's].")
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     multiple=True,
     help="DICOM, PNG, TIFF or npy files or folders of them; repeatable [default: a demo exam].",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("bench"), show_default=True, help="Results folder."
-)
+@click.option("--out", type=FilePath(), default=Path("bench"), show_default=True, help="Results folder.")
 @click.option(
     "--gate",
     "gates",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=FilePath(exists=True, file_okay=False),
     multiple=True,
     help="Folder of `glam-deploy gate --out`: its Dice curves and worst cases go into bench.html; repeatable.",
 )
@@ -134,8 +132,8 @@ def _bench(settings: Any, out: Path, gates: Sequence[Path]) -> None:
 
 
 @command.command("compare")
-@click.argument("before", type=click.Path(path_type=Path))
-@click.argument("after", type=click.Path(path_type=Path))
+@click.argument("before", type=FilePath())
+@click.argument("after", type=FilePath())
 def compare(before: Path, after: Path) -> None:
     """Compare two runs: what became faster or slower by more than their noise.
 

@@ -8,6 +8,7 @@ import click
 from glam_deploy.cli.bench import bench_module
 from glam_deploy.cli.options import (
     DocumentedCommand,
+    FilePath,
     dataset_option,
     out_option,
     patches_of_view_option,
@@ -17,7 +18,7 @@ from glam_deploy.cli.options import (
 )
 from glam_deploy.engines.registry import ENGINE_NAMES
 
-_FILE = click.Path(path_type=Path)
+_FILE = FilePath()
 
 
 @click.command("evaluate", cls=DocumentedCommand)

@@ -12,6 +12,7 @@ from glam_deploy.bundle.sign import sign
 from glam_deploy.cli import console
 from glam_deploy.cli.build import build_with_bar, settle, show_outcome
 from glam_deploy.cli.options import (
+    FilePath,
     export_module,
     library_option,
     network_option,
@@ -30,12 +31,12 @@ AUTO: Final = "auto"
 @click.command("export")
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     required=True,
     metavar="FILE [FILE...]",
     help=".pt, .pth, .ckpt, .p or .safetensors; several: an ensemble, whose scores are averaged.",
 )
-@click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
+@click.argument("more", nargs=-1, type=FilePath(), metavar="")
 @out_option(Path("bundle"), "Bundle to make.")
 @network_option(None, "Network that the checkpoint must be of [default: recognized by its keys].")
 @patches_option(
@@ -53,7 +54,7 @@ AUTO: Final = "auto"
 )
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=FilePath(exists=True, file_okay=False),
     help="Mammograms that int8 graphs are calibrated on, as `run` takes them [default: phantoms].",
 )
 @click.option("--winograd", is_flag=True, help="The local graph in Winograd's form too: for the engines *-winograd.")
@@ -82,7 +83,7 @@ AUTO: Final = "auto"
 @library_option
 @click.option(
     "--sign-key",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Private key to sign the bundle with; see `sign`.",
 )
 @passphrase_option

@@ -14,7 +14,7 @@ import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.check_config import read_config
-from glam_deploy.cli.options import config_option, json_option
+from glam_deploy.cli.options import FilePath, config_option, json_option
 from glam_deploy.cli.queue import account_name, open_queue
 from glam_deploy.errors import UsageError, counted
 from glam_deploy.installation import page
@@ -50,7 +50,7 @@ def command() -> None:
 @click.option(
     "--list",
     "list_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(dir_okay=False),
     metavar="FILE",
     help="CSV file with a column StudyInstanceUID or AccessionNumber.",
 )

@@ -18,6 +18,7 @@ from glam_deploy.cli.gate_table import show
 from glam_deploy.cli.options import (
     DocumentedCommand,
     EngineChoice,
+    FilePath,
     bundle_option,
     candidate_option,
     dataset_option,
@@ -83,14 +84,14 @@ class Outcomes:
 @grouped(
     "taken",
     ImageOptions,
-    click.option("--images", type=click.Path(path_type=Path), help="Image file or folder [default: the demo exam]."),
-    click.option("--masks", type=click.Path(path_type=Path), help="Folder of outlines, PNG named like the images."),
+    click.option("--images", type=FilePath(), help="Image file or folder [default: the demo exam]."),
+    click.option("--masks", type=FilePath(), help="Folder of outlines, PNG named like the images."),
     dataset_option,
     split_option,
     view_option,
     standardized_option("Images are cropped to 2944 x 1920 and mirrored, as for `run --standardized`."),
 )
-@click.option("--limits", "limits_file", type=click.Path(path_type=Path), help="TOML with other limits.")
+@click.option("--limits", "limits_file", type=FilePath(), help="TOML with other limits.")
 @out_option(None, "Folder for gate.json and pictures of the ten worst.")
 def command(
     reference: str | None, limits_file: Path | None, out: Path | None, choice: EngineChoice, taken: ImageOptions

@@ -15,6 +15,7 @@ import click
 from glam_deploy.cli import console
 from glam_deploy.cli.check_config import require_appliance
 from glam_deploy.cli.init_files import Account, Installation, NewFile, Peer, rendered
+from glam_deploy.cli.options import FilePath
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import documentation, quoted
 from glam_deploy.processes import python_command
@@ -25,12 +26,12 @@ _PACS = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
 
 
 @click.command("init")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@click.argument("folder", type=FilePath(file_okay=False), metavar="DIR")
 @click.option("--acknowledge-license", is_flag=True, help="Weights are for research only; results not for diagnosis.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="The bundle's folder [default: DIR/bundle].")
+@click.option("--bundle", type=FilePath(), help="The bundle's folder [default: DIR/bundle].")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="The data folder [default: /var/lib/glam-deploy as root, else DIR/data].",
 )
 @click.option("--user", metavar="NAME", help="Of the service [default: glam-deploy as root, else this user].")

@@ -1,8 +1,8 @@
 """`glam-deploy`: the group of commands, and the message and exit code of every error.
 
-Exit codes: 0 all done, 1 some inputs failed or none was done, 2 wrong usage, 3 this machine lacks what was asked for,
-4 parity, integrity or a gate failed, an engine could not be built, or the bundle lacks the graphs that an engine needs,
-130 stopped by Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 all done, 1 some inputs failed, none was done, or standard output cannot be written, 2 wrong usage, 3 this
+machine lacks what was asked for, 4 parity, integrity or a gate failed, an engine could not be built, or the bundle
+lacks the graphs that an engine needs, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 import _thread
@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
 import click
 
 from glam_deploy import __version__
+from glam_deploy.cli.standard_streams import StandardStreams
 from glam_deploy.errors import Caller, GlamError
 from glam_deploy.installation import documentation, refusal, require_linux
 
@@ -147,7 +147,8 @@ def cli() -> None:
     \b
     Exit codes:
       0  all done
-      1  some inputs failed, or none was done
+      1  some inputs failed, none was done, or standard output cannot be
+         written
       2  wrong usage
       3  this machine lacks what was asked for
       4  parity, integrity or a gate failed, an engine could not be built,
@@ -162,11 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(program: Callable[[], int | None]) -> NoReturn:
-    """Run a program and exit the process with the code that it returns (None is 0), or with that of its error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # a file name may hold characters that the terminal's encoding lacks
-            stream.reconfigure(errors="backslashreplace")
+    """Run a program and exit the process with the code that it returns (None is 0), or with that of its error.
+
+    If standard output cannot be written, the program goes on, and the code is not 0.
+    """
+    streams = StandardStreams()
     stop = _Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -177,7 +178,8 @@ def run(program: Callable[[], int | None]) -> NoReturn:
         if stop.number is None:
             raise
         status = _print_error(KeyboardInterrupt())
-    sys.exit(status if stop.number is None else 128 + stop.number)
+    code = streams.exit_code(status or 0)
+    sys.exit(code if stop.number is None else 128 + stop.number)
 
 
 class _Stop:

@@ -27,6 +27,23 @@ class DocumentedCommand(click.Command):
         formatter.write(f"docs/ lies in {documentation()}\n")  # not wrapped: a path is to be copied
 
 
+class FilePath(click.Path):
+    """A path, as `pathlib.Path`. An empty text is refused, because `Path("")` is the current folder."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail(
+                "the path is empty, expected a file or folder: check whether a variable in the command is unset; the "
+                "current folder is .",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -100,7 +117,7 @@ def _engine_list() -> str:
 bundle_option: Decorator = click.option(
     "--bundle",
     "folder",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("bundle"),
     envvar="GLAM_BUNDLE",
     show_default=True,
@@ -111,7 +128,7 @@ bundle_option: Decorator = click.option(
 trusted_key_option: Decorator = click.option(
     "--trusted-key",
     "trusted_keys",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     multiple=True,
     metavar="PEM",
     help="Public key that must have signed the bundle; repeatable, then one of them must have.",
@@ -123,7 +140,7 @@ digest_option: Decorator = click.option(
 
 passphrase_option: Decorator = click.option(
     "--passphrase-file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="File with the passphrase of an encrypted key [default: asked for on the terminal].",
 )
 
@@ -218,7 +235,7 @@ streams_option: Decorator = click.option(
 
 cache_option: Decorator = click.option(
     "--cache",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Folder of models that OpenVINO has compiled before, at most 4 GiB [default: glam-deploy in the user's cache "
     "folder; /dev/null keeps none].",
 )
@@ -276,7 +293,7 @@ DATASETS = ("cbis-ddsm", "inbreast", "vindr-mammo", "cmmd")
 
 dataset_option: Decorator = click.option(
     "--dataset",
-    type=(click.Choice(DATASETS), click.Path(path_type=Path)),
+    type=(click.Choice(DATASETS), FilePath()),
     metavar="NAME DIR",
     help=f"A labelled set with its labels and outlines: {', '.join(DATASETS)} (docs/datasets.md).",
 )
@@ -294,7 +311,7 @@ for_processing_option: Decorator = click.option(
 
 def out_option(default: Path | None, help_text: str) -> Decorator:
     """`--out PATH`: where results go; None without a default."""
-    path = click.Path(path_type=Path)
+    path = FilePath()
     return click.option("--out", type=path, default=default, show_default=default is not None, help=help_text)
 
 
@@ -306,7 +323,7 @@ def json_option(help_text: str) -> Decorator:
 config_option: Decorator = click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("glam.toml"),
     show_default=True,
     envvar="GLAM_CONFIG",

@@ -6,12 +6,12 @@ import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.check_config import read_config
-from glam_deploy.cli.options import config_option
+from glam_deploy.cli.options import FilePath, config_option
 from glam_deploy.errors import UsageError, counted
 
 
 @click.command("restore")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=FilePath(file_okay=False))
 @config_option
 @click.option(
     "--take-over",

@@ -6,11 +6,11 @@ import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.check_config import read_config
-from glam_deploy.cli.options import config_option
+from glam_deploy.cli.options import FilePath, config_option
 
 
 @click.command("route")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=FilePath(), metavar="FILE...")
 @config_option
 @click.option("--calling-ae", default="", metavar="TITLE", help="The calling AE title that would send them.")
 def command(files: tuple[Path, ...], config_path: Path, calling_ae: str) -> None:

@@ -15,6 +15,7 @@ from glam_deploy.cli.options import (
     Decorator,
     DocumentedCommand,
     EngineChoice,
+    FilePath,
     batch_option,
     bundle_option,
     cache_option,
@@ -81,14 +82,14 @@ writing_options: Decorator = grouped(
 
 
 @click.command("run", cls=DocumentedCommand)
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.argument("inputs", nargs=-1, required=True, type=FilePath(), metavar="INPUT...")
 @engine_options
 @batch_option
 @reading_options
 @click.option(
     "--views",
     "view_table",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="CSV file of views: columns file and view, or image_id, laterality and view_position (VinDr-Mammo); a column "
     "exam or study_id groups the exam-level results.",
 )

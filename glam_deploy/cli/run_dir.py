@@ -12,6 +12,7 @@ from glam_deploy.cli import console
 from glam_deploy.cli.check_config import require_appliance
 from glam_deploy.cli.options import (
     EngineChoice,
+    FilePath,
     bundle_option,
     device_option,
     digest_option,
@@ -40,7 +41,7 @@ HOSTS = (
 
 
 @click.command("run-dir")
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[IN OUT]")
+@click.argument("folders", nargs=-1, type=FilePath(), metavar="[IN OUT]")
 @grouped(
     "choice",
     EngineChoice,

@@ -11,7 +11,7 @@ from glam_deploy.bundle import Bundle, digest_of, read_signature
 from glam_deploy.bundle.sign import sign
 from glam_deploy.bundle.signature import SIZE_LIMIT, read_private_key
 from glam_deploy.cli import console
-from glam_deploy.cli.options import DocumentedCommand, bundle_option, passphrase_option
+from glam_deploy.cli.options import DocumentedCommand, FilePath, bundle_option, passphrase_option
 from glam_deploy.errors import UsageError, disk_reason
 from glam_deploy.installation import quoted
 from glam_deploy.regular import others_can_read, read_regular
@@ -19,9 +19,7 @@ from glam_deploy.regular import others_can_read, read_regular
 
 @click.command("sign", cls=DocumentedCommand)
 @bundle_option
-@click.option(
-    "--key", type=click.Path(path_type=Path), required=True, help="Private key: Ed25519, PKCS#8 in PEM, as of openssl."
-)
+@click.option("--key", type=FilePath(), required=True, help="Private key: Ed25519, PKCS#8 in PEM, as of openssl.")
 @passphrase_option
 def command(folder: Path, key: Path, passphrase_file: Path | None) -> None:
     """Sign a bundle, so that others can demand it from this key (docs/security.md).

@@ -14,6 +14,7 @@ from glam_deploy.cli.options import (
     Decorator,
     DocumentedCommand,
     EngineChoice,
+    FilePath,
     bundle_option,
     devices_option,
     digest_option,
@@ -75,7 +76,7 @@ server_options: Decorator = grouped(
     ),
     click.option(
         "--site-packages",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         multiple=True,
         help="Folder of packages on the server in which glam_deploy is installed; may be repeated [default: those of "
         "the Python that runs this command].",

@@ -78,12 +78,17 @@ def check_grey(header: Header) -> None:
     _check_size(header)
 
 
-def _check_class(header: Header, for_processing: bool) -> None:
-    if header.sop_class == MediaStorageDirectoryStorage:
+def require_no_directory(sop_class: str) -> None:
+    """Raises NotForThisNetwork if the SOP class is Media Storage Directory."""
+    if sop_class == MediaStorageDirectoryStorage:
         raise NotForThisNetwork(
             "the object is a DICOMDIR, an index of other files (PS3.3 annex F): give the folder that contains it, or "
             "the files that it lists"
         )
+
+
+def _check_class(header: Header, for_processing: bool) -> None:
+    require_no_directory(header.sop_class)
     if header.sop_class not in (FOR_PRESENTATION, FOR_PROCESSING):
         raise NotForThisNetwork(f"the object is {header.sop_class.name}: glam-deploy reads {FOR_PRESENTATION.name}")
     if header.sop_class == FOR_PROCESSING and not for_processing:

@@ -58,12 +58,14 @@ def examine(path: Path, *, for_processing: bool, caller: Caller = Caller.APPLIAN
     `caller`: the program whose user reads `Received.reason`.
 
     Raises DicomError if the instance cannot be identified: no readable data set, no valid SOP class, or a UID of
-    instance, study or series that is missing or not an identifier (`is_identifier`).
+    instance, study or series that is missing or not an identifier (`is_identifier`). Raises NotForThisNetwork for a
+    DICOMDIR, which has no such UIDs.
     """
     silence_pydicom()
     with path.open("rb") as file:
         header = _Header(file)
         identity = header.read_through((*_PATIENT, *_IDENTITY))
+        acceptance.require_no_directory(str(identity.file_meta.get("MediaStorageSOPClassUID") or ""))
         patient = "\0".join(_text(identity, keyword) for keyword in _PATIENT)
         uids = {keyword: _uid(identity, keyword) for keyword in _IDENTITY}
         is_mammogram = uids["SOPClassUID"] in (acceptance.FOR_PRESENTATION, acceptance.FOR_PROCESSING)

@@ -128,6 +128,17 @@ def test_suffixes_of_dicom_make_an_input_whatever_is_inside(tmp_path: Path) -> N
             read(path)
 
 
+@pytest.mark.parametrize("name", ["IM1", "1.2.840.10008", "image.ima"])
+def test_dicom_without_preamble_or_header_is_an_input_that_fails(tmp_path: Path, name: str) -> None:
+    whole = write_mg(tmp_path / name).read_bytes()
+    (tmp_path / "notes.txt").write_text("no image")
+    for start, message in ((128, "put 128 bytes before it"), (132, "add the header with `dcmconv")):
+        (tmp_path / name).write_bytes(whole[start:])
+        assert find_inputs([tmp_path]) == [tmp_path / name]
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / name)
+
+
 def test_links_to_folders_are_followed_and_never_in_circles(tmp_path: Path) -> None:
     exam, elsewhere = tmp_path / "exam", tmp_path / "elsewhere"
     for folder in (exam, elsewhere):

@@ -85,6 +85,8 @@ def open_source(
 
 
 def _part(text: str, web: Callable[[str], _Part], results: Path | None) -> _Part:
+    if not text:
+        raise UsageError("a source is empty, expected a folder, file, list or URL: for the current folder give a dot")
     scheme = scheme_of(text)
     if scheme and not is_valid(text):
         raise UsageError(f"a source with {scheme}:// is not a valid URL, expected {scheme}://HOST/PATH: check its host")

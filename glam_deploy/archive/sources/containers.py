@@ -24,7 +24,7 @@ from glam_deploy.archive.sources.locations import is_container_name, is_hidden, 
 from glam_deploy.archive.sources.storage import open_binary, read_bounded
 from glam_deploy.errors import GlamError, InputError
 from glam_deploy.images import foreign
-from glam_deploy.input_files import is_dicom
+from glam_deploy.input_files import resembles_dicom
 from glam_deploy.signatures import HEAD, Kind, kind_of
 
 MAX_STEP = 64 << 20
@@ -72,7 +72,7 @@ class Member:
             return True
         try:
             with _damage("the member is damaged"), self.open() as file:
-                return is_dicom(file.read(HEAD))
+                return resembles_dicom(file.read(HEAD))
         except InputError:
             return may_be_image(self.name)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote_from_bytes, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
-from glam_deploy.input_files import SUFFIXES
+from glam_deploy.input_files import SUFFIXES, has_no_suffix, is_directory_name
 
 _KINDS = r"\.(?:zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)"
 _CONTAINER = re.compile(rf"(?is).*{_KINDS}")
@@ -147,7 +147,7 @@ def places(location: str) -> Iterator[str]:
 def is_hidden(name: str) -> bool:
     """Whether a part of a relative name is hidden, or the last one is DICOMDIR: such files are no entries."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    return any(part.startswith(".") and part != ".." for part in parts) or bool(parts and parts[-1] == "DICOMDIR")
+    return any(part.startswith(".") and part != ".." for part in parts) or bool(parts and is_directory_name(parts[-1]))
 
 
 def is_named_image(name: str) -> bool:
@@ -157,4 +157,4 @@ def is_named_image(name: str) -> bool:
 
 def may_be_image(name: str) -> bool:
     """Whether a name is that of an image, of a container, or has no suffix; a UID seems to have one of digits."""
-    return is_named_image(name) or not PurePosixPath(name).suffix.strip(".0123456789")
+    return is_named_image(name) or has_no_suffix(PurePosixPath(name))

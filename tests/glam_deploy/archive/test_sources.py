@@ -29,6 +29,7 @@ def tree(tmp_path: Path) -> Path:
     for name, content in {
         "b/1.2.3": dicom("uid"), "b/x.png": b"p", "b/notes.txt": b"t", "b/DICOMDIR": dicom("dir"), "a.dcm": b"broken",
         "c/d/e.IMA": dicom("siemens"), "c/.hidden.dcm": dicom("h"), ".git/x.dcm": dicom("g"),
+        "dicomdir.;1": dicom("dir"), "c/headless": dicom("headless")[128:],
     }.items():  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -107,8 +108,16 @@ MEMBERS = [
     ("p/1.dcm", dicom("again")),
     ("p/inner.zip", b"PK"),
     ("DICOMDIR", dicom("dir")),
+    ("q/dicomdir", dicom("dir")),
+    ("q/headless.ima", dicom("3")[128:]),
 ]
-EXPECTED = {"p/1.dcm": dicom("1"), "../up.dcm": dicom("up"), "p/noname": dicom("2"), "p/1.dcm!2": dicom("again")}
+EXPECTED = {
+    "p/1.dcm": dicom("1"),
+    "../up.dcm": dicom("up"),
+    "p/noname": dicom("2"),
+    "p/1.dcm!2": dicom("again"),
+    "q/headless.ima": dicom("3")[128:],
+}
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -274,6 +283,7 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("nothing", "does not exist"),
+        ("", "a source is empty"),
         ("s3x://bucket", "no scheme"),
         ("https://u:geheim@[host/a.dcm", "not a valid URL"),
         ("dicomweb+https://[host", "not a valid URL"),

@@ -111,6 +111,7 @@ def test_other_formats_match_nothing_and_a_damaged_header_is_passed_on(data: byt
     where = parse_where(["SeriesNumber!=5", "PatientAge>1"])
     assert not where.matches(b"\x89PNG\r\n\x1a\n" + bytes(200))
     assert where.matches(data[:300])
+    assert where.matches(data[128:])
 
 
 def test_pixels_are_not_read(data: bytes) -> None:

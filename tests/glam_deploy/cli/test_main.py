@@ -4,7 +4,8 @@ import importlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -102,6 +103,37 @@ def test_help_of_the_plain_install(start: Start, name: str) -> None:
 
 
 # wrong usage
+
+
+def commands_with(context: click.Context, group: click.Group) -> Iterator[tuple[list[str], click.Command]]:
+    """Every command with the words that call it, those of groups too."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield [name], command
+        if isinstance(command, click.Group):
+            yield from (([name, *words], each) for words, each in commands_with(context, command))
+
+
+def empty_paths() -> Iterator[list[str]]:
+    """Command lines of all commands, in each of which another path is empty."""
+    for words, command in commands_with(click.Context(main.cli), main.cli):
+        for parameter in command.params:
+            kinds = parameter.type.types if isinstance(parameter.type, click.Tuple) else [parameter.type]
+            values = ["" if isinstance(kind, click.Path) else "inbreast" for kind in kinds]
+            if "" in values:
+                yield [*words, *(parameter.opts[:1] if isinstance(parameter, click.Option) else []), *values]
+
+
+def test_an_empty_path_is_wrong_usage(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of an unset variable: `Path("")` would be the current folder."""
+    monkeypatch.chdir(tmp_path)
+    lines = [*empty_paths()]
+    assert {line[0] for line in lines} == COMMANDS.keys()
+    for line in lines:
+        said = cli(*line)
+        assert (said.code, said.out, "the path is empty" in said.err) == (2, "", True), f"{line}: {said}"
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize(

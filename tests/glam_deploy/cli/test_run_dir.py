@@ -1,5 +1,8 @@
 """`glam-deploy run-dir`, as a host calls it: which folders, what is written, and what a shell sees."""
 
+import gzip
+import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,8 +13,8 @@ import pytest
 from mammograms import write_mg
 from pacs.exams import write_exam
 from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.uid import BreastTomosynthesisImageStorage
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import BreastTomosynthesisImageStorage, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from support.commands import Cli, names, strict
 from support.tiny_bundle import write_tiny_bundle
 
@@ -168,6 +171,75 @@ def test_what_is_no_mammogram_is_told(cli: Cli, tiny: Path, tmp_path: Path) -> N
     assert others.keys() & {"again.dcm", "L-CC.dcm"}
 
 
+def test_no_file_without_a_suffix_is_lost(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    (file,) = write_exam(tmp_path / "in", "lost", [View.L_CC])
+    whole, dataset = file.read_bytes(), dcmread(file)
+    bare = Dataset(dataset)
+    bare.save_as(tmp_path / "in/bare", implicit_vr=True, little_endian=True)
+    contents = {
+        "headless": whole[128:],
+        "packed": gzip.compress(whole),
+        "empty": b"",
+        "1.2.840.7": whole[:100],
+        "README.txt": b"no image",
+        "autorun.inf": b"[autorun]",
+    }
+    for name, content in contents.items():
+        (tmp_path / "in" / name).write_bytes(content)
+    os.mkfifo(tmp_path / "in/pipe")
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (done.code, done.out.splitlines()[-1]) == (1, "1 done, 3 skipped, 2 failed; 4 objects")
+    told = {each["file"]: (each["status"], each["reason"]) for each in result_of(tmp_path / "out")["others"]}
+    expected = {
+        "headless": ("failed", "without its preamble.*put 128 bytes before it"),
+        "bare": ("failed", "without the header.*dcmconv"),
+        "packed": ("skipped", "compressed with gzip.*gunzip"),
+        "empty": ("skipped", "empty.*copy it again"),
+        "1.2.840.7": ("skipped", "format of the content is unknown"),
+    }
+    assert told.keys() == expected.keys()
+    for name, (status, reason) in expected.items():
+        assert told[name][0] == status
+        assert re.search(reason, told[name][1])
+        assert f"{status:8}{name}  " in done.out
+
+
+def test_files_passed_over_do_not_change_the_exit_code(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    write_exam(tmp_path / "in", "code", [View.L_CC])
+    (tmp_path / "in/VERSION").write_text("3")
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "1 done, 1 skipped, 0 failed; 4 objects")
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir", "DICOMDIR.;1", "dicomdir;1"])
+def test_a_dicomdir_is_no_failure(cli: Cli, tiny: Path, tmp_path: Path, name: str) -> None:
+    write_dicomdir(tmp_path / "in", name)
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (done.code, done.out) == (0, "1 done, 0 skipped, 0 failed; 4 objects\n")
+    ran = cli("run", "--bundle", tiny, "--out", tmp_path / "run", tmp_path / "in")
+    assert (ran.code, ran.err) == (0, "")
+    assert "1 done, 0 skipped, 0 failed" in ran.out
+
+
+def test_a_dicomdir_with_another_name_is_skipped(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    write_dicomdir(tmp_path / "in", "index")
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert done.code == 0
+    (other,) = result_of(tmp_path / "out")["others"]
+    ran = cli("run", "--bundle", tiny, "--out", tmp_path / "run", tmp_path / "in")
+    assert (other["file"], other["status"], ran.code) == ("index", "skipped", 0)
+    assert other["reason"].startswith("the object is a DICOMDIR")
+    assert f"{other['reason']}\n" in ran.out
+
+
+def test_results_of_an_earlier_run_are_no_inputs(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    (file,) = write_exam(tmp_path / "in", "earlier", [View.L_CC])
+    assert cli("run", "--bundle", tiny, "--out", tmp_path / "in", file).code == 0
+    assert (tmp_path / "in/L-CC.png").exists()
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (done.code, done.out) == (0, "1 done, 0 skipped, 0 failed; 4 objects\n")
+
+
 def test_a_view_that_is_refused_is_in_the_reports(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     write_mg(tmp_path / "in.dcm", lambda dataset: setattr(dataset, "BreastImplantPresent", "YES"))
     (tmp_path / "in").mkdir()
@@ -193,6 +265,20 @@ def test_an_empty_folder(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     said = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
     assert (said.code, "contains no DICOM" in said.err) == (2, True)
+
+
+def write_dicomdir(folder: Path, name: str) -> None:
+    """A view, and an index as of PS3.3 annex F, whose data set has no UIDs."""
+    write_exam(folder, "media", [View.L_CC])
+    index = Dataset()
+    index.file_meta = FileMetaDataset()
+    index.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    index.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    index.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    index.FileSetID = "EXAM"
+    index.FileSetConsistencyFlag = 0
+    index.DirectoryRecordSequence = []
+    index.save_as(folder / name, enforce_file_format=True)
 
 
 def tomosynthesis(dataset: Dataset) -> None:

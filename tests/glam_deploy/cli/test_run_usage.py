@@ -153,6 +153,17 @@ def test_no_image_is_lost_without_a_word(cli: Cli, bundle: Path, image: Path, tm
     assert lines[-1].startswith("1 done, 0 skipped, 3 failed")
 
 
+def test_files_without_a_suffix_are_told_also_with_quiet(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    arguments = ("run", "-q", "--bundle", bundle, "--out", tmp_path / "out", image.parent)
+    (image.parent / "notes.txt").touch()
+    assert cli(*arguments).err == ""
+    (image.parent / "IM1").write_bytes(b"\x1f\x8b")
+    told = (
+        f"2 other files in {image.parent} were passed over, 1 of them without a suffix, such as {image.parent / 'IM1'}"
+    )
+    assert cli(*arguments).err == f"{told}\n"
+
+
 def test_name_that_no_file_has(cli: Cli, bundle: Path, tmp_path: Path) -> None:
     said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", tmp_path / ("x" * 256))
     assert (said.code, said.out) == (2, "")

@@ -1,0 +1,92 @@
+"""Standard output that cannot be written: the work is done, and one line and the exit code say what was lost."""
+
+import csv
+import os
+import subprocess
+import sys
+from io import BufferedWriter, FileIO, TextIOWrapper
+from pathlib import Path
+
+import pytest
+from support.commands import FAKE, Start
+
+from glam_deploy.cli.main import COMMANDS, exit_code
+from glam_deploy.cli.standard_streams import StandardStreams
+
+pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+
+FULL = "glam-deploy: standard output cannot be written (No space left on device): free disk space\n"
+BROKEN = (
+    "glam-deploy: standard output cannot be written (Broken pipe): let the program that reads it go on to the end\n"
+)
+
+
+def full() -> int:
+    """A file in which nothing can be written."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def broken() -> int:
+    """The end of a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize(("opened", "told"), [(full, FULL), (broken, BROKEN)])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_all_images_are_recorded(
+    start: Start, bundle: Path, image: Path, tmp_path: Path, opened: object, told: str, options: list[str],
+    unbuffered: str,
+) -> None:  # fmt: skip
+    for name in ("2_L-CC.png", "3_L-MLO.png"):
+        (image.parent / name).write_bytes(image.read_bytes())
+    output = opened()  # type: ignore[operator]
+    arguments = ("run", *options, "--bundle", bundle, "--out", tmp_path / "out", image.parent)
+    process = start(*arguments, code=FAKE, stdout=output, env={"PYTHONUNBUFFERED": unbuffered})
+    os.close(output)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (1, told)
+    with (tmp_path / "out/results.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_every_command_that_prints(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TextIOWrapper(BufferedWriter(FileIO("/dev/full", "w"))) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        streams = StandardStreams()
+        code = streams.exit_code(exit_code(arguments))
+    assert (code, capsys.readouterr().err) == (1, FULL)
+
+
+def test_an_error_keeps_its_exit_code(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    output = full()
+    process = start("run", tmp_path / "in", "--out", tmp_path / "out", stdout=output)
+    os.close(output)
+    assert (process.wait(), "contains no DICOM" in process.communicate()[1]) == (2, True)
+
+
+def test_standard_error_that_cannot_be_written(start: Start, bundle: Path, image: Path, tmp_path: Path) -> None:
+    (image.parent / "notes.txt").touch()
+    output = full()
+    process = start("run", "--bundle", bundle, "--out", tmp_path / "out", image.parent, stderr=output)
+    os.close(output)
+    out, _ = process.communicate()
+    assert (process.returncode, "1 done" in out) == (0, True)
+
+
+def test_names_that_the_encoding_lacks(start: Start, bundle: Path, image: Path, tmp_path: Path) -> None:
+    named = image.rename(image.with_name("é_L-CC.png"))
+    process = start(
+        "run", "--bundle", bundle, "--out", tmp_path / "out", named,
+        env={"PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert r"\xe9_L-CC.png" in out
