@@ -231,6 +231,17 @@ def read_uids(path: Path) -> Mapping[str, str]:
     return dicom_read.read_uids(path)
 
 
+def uids_of(data: bytes) -> Mapping[str, str]:
+    """As `read_uids`, of the content of a file."""
+    if not is_dicom(data[:132]):
+        return {}
+    try:
+        from glam_deploy.dicom import read as dicom_read
+    except ModuleNotFoundError:
+        return {}
+    return dicom_read.uids_of(data)
+
+
 def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:
     """Read the file `path`; `name`: its original name."""
     head = head_of(path)

@@ -93,9 +93,11 @@ class EntryReader:
         if self.where is not None and not self.where.matches(content):
             return replace(known, excluded=str(self.where)), None
         mammogram = decoder(content, entry.path, for_processing=self.for_processing)
-        source = replace(picklable(mammogram.source), name=entry.name)
+        # not from the decoder, which an image may have taken over: by its UIDs another entry counts as a duplicate
+        found = self._identified(content, known)
+        source = replace(picklable(mammogram.source), name=entry.name, uids=found.uids)
         header = _header(content) if self.headers and source.kind == "dicom" else b""
-        return replace(known, uids=source.uids), DecodedView(mammogram=replace(mammogram, source=source), header=header)
+        return found, DecodedView(mammogram=replace(mammogram, source=source), header=header)
 
     def _patient(self, content: bytes) -> str:
         try:
@@ -104,11 +106,10 @@ class EntryReader:
             return ""
 
     def _identified(self, content: bytes, known: Fingerprint) -> Fingerprint:
-        with reading.as_file(content) as path:
-            try:
-                return replace(known, uids=dict(reading.read_uids(path)))
-            except Exception:  # a header that breaks the parser has no UIDs
-                return known
+        try:
+            return replace(known, uids=dict(reading.uids_of(content)))
+        except Exception:  # a header that breaks the parser has no UIDs
+            return known
 
 
 def _header(content: bytes) -> bytes:

@@ -324,7 +324,8 @@ def _decoder(config: "Config") -> Finding:
     if missing:
         remedy = (
             "use Linux 5.13 or later with CONFIG_SECURITY_LANDLOCK (landlock is in /sys/kernel/security/lsm) and "
-            "CONFIG_SECCOMP_FILTER, in a container that allows landlock_create_ruleset and prctl with PR_SET_SECCOMP"
+            "CONFIG_SECCOMP_FILTER, in a container or service that allows landlock_create_ruleset, landlock_add_rule, "
+            "landlock_restrict_self and prctl with PR_SET_SECCOMP"
         )
         return note(what, f"limits of memory and time, but {missing}", remedy)
     return ok(what, "a process with limits of memory, time and files, and with a filter of system calls")

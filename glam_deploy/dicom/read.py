@@ -123,13 +123,23 @@ def read_patient(path: Path) -> tuple[tuple[str, str], ...]:
 
 def read_uids(path: Path) -> dict[str, str]:
     """`Source.uids` of a DICOM file, also of one that is not for the networks; without those that are not valid."""
-    found = dict[str, str]()
+    with suppress(DicomError), _opened(path) as file:
+        return _valid_uids_in(file)
+    return {}
+
+
+def uids_of(data: bytes) -> dict[str, str]:
+    """As `read_uids`, of the content of a file, which is not copied."""
     with suppress(DicomError):
-        elements = Elements(read_elements(path, UID_KEYWORDS))
-        for keyword in UID_KEYWORDS:
-            if elements.values(keyword) and UID(uid := elements.texts(keyword)[0]).is_valid:
-                found[keyword] = uid
-    return found
+        return _valid_uids_in(BytesIO(data))
+    return {}
+
+
+def _valid_uids_in(file: BinaryIO) -> dict[str, str]:
+    silence_pydicom()
+    elements = Elements(_Parsed(file, UID_KEYWORDS).read_through(BEFORE_PIXELS))
+    stated = {keyword: elements.texts(keyword)[0] for keyword in UID_KEYWORDS if elements.values(keyword)}
+    return {keyword: uid for keyword, uid in stated.items() if UID(uid).is_valid}
 
 
 def read_texts(path: Path, keywords: Sequence[str]) -> dict[str, str]:

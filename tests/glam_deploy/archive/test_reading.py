@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -19,6 +20,7 @@ from glam_deploy.archive.rows import Finding, entry_id, finding_of_error, instan
 from glam_deploy.archive.sources import open_source
 from glam_deploy.archive.sources.base import Entry
 from glam_deploy.dicom.read import read_view
+from glam_deploy.records import Mammogram, View
 
 
 def test_a_view_and_its_identity(tmp_path: Path) -> None:
@@ -33,6 +35,23 @@ def test_a_view_and_its_identity(tmp_path: Path) -> None:
     assert found.bytes == path.stat().st_size
     assert found.uids == expected.source.uids
     assert set(found.uids) == set(UIDS)
+
+
+def test_the_identity_is_that_of_the_header_whatever_a_decoder_states(tmp_path: Path) -> None:
+    """By another one's SOPInstanceUID a decoder would make the other image a duplicate, which is not computed."""
+    path, other = write_mg(tmp_path / "a.dcm"), write_mg(tmp_path / "b.dcm", view=View.R_MLO)
+    expected, forged = read_view(path).source.uids, read_view(other).source.uids
+    assert expected["SOPInstanceUID"] != forged["SOPInstanceUID"]
+
+    def lie(data: bytes, name: PurePath, /, *, for_processing: bool) -> Mammogram:
+        mammogram = decode_here(data, name, for_processing=for_processing)
+        return replace(mammogram, source=replace(mammogram.source, uids=forged))
+
+    source = open_source([str(path)])
+    (entry,) = source.entries()
+    found, view = EntryReader(source=source).read(entry, lie)
+    assert view is not None
+    assert found.uids == view.mammogram.source.uids == expected
 
 
 def test_what_cannot_be_used_has_identity_and_reason(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+import re
+import shutil
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from support.commands import start_process
 
 from glam_deploy.decoding import landlock
 
+UNIT = Path(__file__).parents[3] / "packaging/glam-deploy.service"
 OPENING = """
 import json, os, sys
 from pathlib import Path
@@ -100,8 +104,9 @@ print(json.dumps([missing, {
 """
 
 
-@pytest.mark.skipif(landlock.version() < 6, reason="this kernel has no limits of signals and sockets")
-def test_other_processes_are_out_of_reach_without_the_filter_too(tmp_path: Path) -> None:
+def test_other_processes_are_out_of_reach_without_the_filter_too() -> None:
+    if landlock.version() < 6:
+        pytest.skip("this kernel has no limits of signals and sockets")
     name = f"glam-deploy-{os.getpid()}"
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as abstract:
         abstract.bind(f"\0{name}")
@@ -136,3 +141,19 @@ except PermissionError:
         process = start_process(image, tmp_path, code=code)
         out, err = process.communicate()
         assert out.split() == ["['']", "refused"], err
+
+
+def calls_of(group: str) -> set[str]:
+    """The system calls of a group of systemd."""
+    text = subprocess.run(["systemd-analyze", "syscall-filter", group], capture_output=True, text=True, check=True)
+    words = {line.strip() for line in text.stdout.splitlines()[1:] if line.strip() and "#" not in line}
+    return {call for word in words for call in (calls_of(word) if word.startswith("@") else {word})}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+def test_the_unit_of_the_service_lets_decoders_limit_themselves() -> None:
+    allowed = set[str]()
+    for entries in re.findall(r"^SystemCallFilter=([^~\n]+)$", UNIT.read_text(), re.MULTILINE):
+        for entry in entries.split():
+            allowed |= calls_of(entry) if entry.startswith("@") else {entry}
+    assert {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "prctl"} <= allowed
