@@ -17,7 +17,7 @@ from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.dicom.uids import digest
 from glam_deploy.dicom.versions import contradicting_elements
-from glam_deploy.errors import BackendRunError, Caller, DicomError, GlamError, NotForThisNetwork, disk_reason
+from glam_deploy.errors import BackendRunError, Caller, DicomError, GlamError, NotForThisNetwork, unreadable
 from glam_deploy.images import image_files
 from glam_deploy.input_files import find_inputs
 from glam_deploy.records import Mammogram
@@ -94,9 +94,10 @@ class _FolderReader:
 
     def _examined(self, path: Path) -> SourceFile | _Unusable:
         """The mammogram in a file, if it is one that can be identified."""
-        if path.suffix.lower() in image_files.SUFFIXES:
-            return _Unusable(status="skipped", reason="the file is not DICOM")
         try:
+            path.stat()
+            if path.suffix.lower() in image_files.SUFFIXES:
+                return _Unusable(status="skipped", reason="the file is not DICOM")
             received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
             if not received.is_mammogram:
                 return _Unusable(status="skipped", reason=received.reason)
@@ -105,7 +106,7 @@ class _FolderReader:
         except GlamError as error:
             return _unusable(error)
         except OSError as error:
-            reason = f"the file cannot be read ({disk_reason(error)}): check its path and rights"
+            reason = f"the file cannot be read {unreadable(error)}"
             return _Unusable(status="failed", reason=reason)
         return SourceFile(path=path, sha256=sha256, received=received)
 

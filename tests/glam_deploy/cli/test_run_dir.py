@@ -13,6 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import BreastTomosynthesisImageStorage
 from support.commands import Cli, names, strict
+from support.deep_folder import make_deep_folder
 from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.cli.run_dir import in_and_out
@@ -166,6 +167,17 @@ def test_what_is_no_mammogram_is_told(cli: Cli, tiny: Path, tmp_path: Path) -> N
     assert others["picture.png"] == ("skipped", "the file is not DICOM")
     assert "Tomosynthesis" in others["tomo.dcm"][1]
     assert others.keys() & {"again.dcm", "L-CC.dcm"}
+
+
+@pytest.mark.parametrize("step", ["x" * 200, "x" * 196 + ".png"])
+def test_only_a_folder_with_too_long_a_path_is_lost(cli: Cli, tiny: Path, tmp_path: Path, step: str) -> None:
+    (file,) = write_exam(tmp_path / "in", "told", [View.L_CC])
+    make_deep_folder(tmp_path / "in", step, file.read_bytes())
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (done.code, done.out.splitlines()[-1]) == (1, "1 done, 0 skipped, 1 failed; 4 objects")
+    (lost,) = result_of(tmp_path / "out")["others"]
+    assert lost["file"].startswith(f"{step}/{step}/") and lost["status"] == "failed"
+    assert lost["reason"].endswith("(File name too long): shorten the names of its folders")
 
 
 def test_a_view_that_is_refused_is_in_the_reports(cli: Cli, tiny: Path, tmp_path: Path) -> None:
