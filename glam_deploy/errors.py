@@ -313,6 +313,12 @@ def disk_reason(error: OSError) -> str:
     return error.strerror or "the system gives no reason"
 
 
+def unreadable(error: OSError) -> str:
+    """Why a file cannot be read, and a remedy: "(Permission denied): check its path and rights"."""
+    remedy = "shorten the names of its folders" if error.errno == errno.ENAMETOOLONG else "check its path and rights"
+    return f"({disk_reason(error)}): {remedy}"
+
+
 def unwritable(error: OSError) -> str:
     """Why a folder or file cannot be written, and a remedy: "(No space left on device): free disk space"."""
     return f"({error.strerror or error}): {_WRITE_REMEDIES.get(error.errno or 0, _WRITE_REMEDY)}"

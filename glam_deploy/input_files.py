@@ -1,5 +1,6 @@
 """Image files of paths and folders: which files count as images, and how a DICOM file is recognized."""
 
+import errno
 import os
 import re
 import stat
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NoReturn
 
-from glam_deploy.errors import InputError, UsageError, disk_reason
+from glam_deploy.errors import InputError, UsageError, unreadable
 from glam_deploy.images import image_files
 from glam_deploy.regular import open_regular
 from glam_deploy.signatures import HEAD, SIGNATURES, Kind
@@ -27,10 +28,11 @@ def find_inputs(
     by content, with those that lack preamble or header. A file that cannot be opened is included if it has such a
     suffix or none, as files on DICOM media (PS3.10 section 8.2); reading it then raises the error. `on_passed_over` is
     called with each folder and its other files, if there are any, without hidden files and DICOMDIR. Links are
-    followed, and each folder is searched once.
+    followed, and each folder is searched once. A folder whose path is too long for the system (PATH_MAX) is included as
+    if it were a file, because it may hold images; reading it raises the error.
 
-    Raises UsageError for a path that does not exist or cannot be accessed, a folder that cannot be searched, and a
-    folder without images.
+    Raises UsageError for a path that does not exist or cannot be accessed, another folder that cannot be searched, and
+    a folder without images.
     """
     expanded = [_expand(Path(path), on_passed_over) for path in dict.fromkeys(paths)]
     return list(dict.fromkeys(found for each in expanded for found in each))
@@ -64,7 +66,7 @@ def head_of(path: Path) -> bytes:
     except IsADirectoryError as error:
         raise InputError("the path is a folder, expected a file: name the files in it") from error
     except OSError as error:
-        raise InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights") from error
+        raise InputError(f"the file cannot be read {unreadable(error)}") from error
 
 
 def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:
@@ -73,8 +75,9 @@ def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) 
         return [path]
     if not stat.S_ISDIR(mode):
         raise UsageError(f"{path} is a device or pipe, expected a file or a folder: save it as a file")
-    files = sorted(_files_in(path))
-    found = [file for file in files if looks_like_image(file)]
+    too_long: list[Path] = []
+    files = sorted(_files_in(path, too_long))
+    found = sorted([*filter(looks_like_image, files), *too_long])
     if not found:
         raise UsageError(f"{path} contains no DICOM, PNG, TIFF or npy file: check the folder")
     if others := sorted(set(files) - set(found)):
@@ -94,10 +97,19 @@ def _mode(path: Path) -> int:
         ) from error
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    """All files in a folder and its subfolders, without hidden files and DICOMDIR; links to folders are followed."""
+def _files_in(folder: Path, too_long: list[Path]) -> Iterator[Path]:
+    """All files in a folder and its subfolders, without hidden files and DICOMDIR; links to folders are followed.
+
+    Appends folders with a path that is too long to `too_long`. Raises UsageError for others that cannot be searched.
+    """
+
+    def leave(error: OSError) -> None:
+        if error.errno != errno.ENAMETOOLONG:
+            _refuse_folder(error)
+        too_long.append(Path(error.filename))
+
     seen: set[Path] = set()
-    for place, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=leave, followlinks=True):
         # a link may refer to a parent folder
         if (real := Path(place).resolve()) in seen:
             folders.clear()

@@ -24,7 +24,7 @@ from glam_deploy.errors import (
     GlamError,
     InputError,
     NotForThisNetwork,
-    disk_reason,
+    unreadable,
 )
 from glam_deploy.images import image_files
 from glam_deploy.input_files import find_inputs, has_no_suffix, head_of, is_dicom
@@ -111,9 +111,10 @@ class _FolderReader:
 
     def _examined(self, path: Path) -> SourceFile | _Unusable:
         """The mammogram in a file, if it is one that can be identified."""
-        if path.suffix.lower() in image_files.SUFFIXES:
-            return _Unusable(status="skipped", reason="the file is not DICOM")
         try:
+            path.stat()
+            if path.suffix.lower() in image_files.SUFFIXES:
+                return _Unusable(status="skipped", reason="the file is not DICOM")
             if not is_dicom(head_of(path)):
                 return _Unusable(status="failed", reason=_foreign_content(path))
             received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
@@ -124,7 +125,7 @@ class _FolderReader:
         except GlamError as error:
             return _unusable(error)
         except OSError as error:
-            reason = f"the file cannot be read ({disk_reason(error)}): check its path and rights"
+            reason = f"the file cannot be read {unreadable(error)}"
             return _Unusable(status="failed", reason=reason)
         return SourceFile(path=path, sha256=sha256, received=received)
 

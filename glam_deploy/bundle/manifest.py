@@ -320,7 +320,7 @@ def read_ensemble(text: bytes, path: Path) -> Ensemble:
     if ensemble.schema_version != 1:
         raise BundleError(f"{path}: schema version is {ensemble.schema_version}, expected 1. Upgrade glam-deploy.")
     names = [member.folder for member in ensemble.members]
-    if not 1 < len(set(names)) == len(names) <= MOST_MEMBERS or not all(name.isdecimal() for name in names):
+    if not 1 < len(set(names)) == len(names) <= MOST_MEMBERS or not all(map(_is_number, names)):
         raise BundleError(
             f"{path}: its members are {names[: MOST_MEMBERS + 1]}, expected 2 to {MOST_MEMBERS} different folders "
             f"named 1, 2, .... {WHOLE_ENSEMBLE}"
@@ -328,6 +328,10 @@ def read_ensemble(text: bytes, path: Path) -> Ensemble:
     if len({member.checkpoint_sha256 for member in ensemble.members}) < len(names):
         raise BundleError(f"{path}: two of its members have the same checkpoint; a model counts once. {WHOLE_ENSEMBLE}")
     return ensemble
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
 
 
 def manifest_json(manifest: Manifest) -> bytes:

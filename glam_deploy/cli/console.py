@@ -29,12 +29,18 @@ from glam_deploy.bundle import ParityRow
 
 
 def printable(text: str) -> str:
-    """Text without control characters, which could write anything to a terminal; they become escapes."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    """Text in one line: control characters, line breaks and marks of direction become escapes.
+
+    They could write anything to a terminal, such as the line of another file.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class _Console(Console):
-    """Prints no control character of a text, which may be from a file or its name."""
+    """Prints each text as one `printable` line, because it may be from a file or its name; Text and Table as they are.
+
+    Several lines are several texts, and `sep="\\n"`.
+    """
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
@@ -103,8 +109,8 @@ def command_again(option: str) -> str:
 
 
 def line(text: str) -> Text:
-    """Text in one line that is cut at the width of the terminal; line breaks in file names become spaces."""
-    return Text(" ".join(printable(text).split()), no_wrap=True, overflow="ellipsis")
+    """`printable` text that is cut at the width of the terminal."""
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
 def working(text: str) -> Status:

@@ -101,6 +101,8 @@ class Outcome:
     status: str
     """"done", "skipped" or "failed", as in the report, or KEPT."""
     text: str
+    notes: Sequence[str] = ()
+    """Lines below it."""
     lacking: bool = False
     """Whether it failed because this machine lacks a package."""
     patient: Patient = field(default=(), repr=False)
@@ -211,7 +213,7 @@ def _print_exams(exams: Sequence[ExamScores], *, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(exam_report(exam)))
         else:
-            console.out.print("\n  ".join([exam.exam, *exam_lines(exam)]), soft_wrap=True)
+            console.out.print(exam.exam, *(f"  {each}" for each in exam_lines(exam)), sep="\n", soft_wrap=True)
 
 
 def _process_all(
@@ -253,7 +255,7 @@ def _process_all(
             if exam:
                 images.append(_scores(exam, report, outcome.patient))
             display.tally.lacking |= outcome.lacking
-            display.end(outcome.status, _line(job, path, outcome))
+            display.end(outcome.status, _lines(job, path, outcome))
 
     def read_one(path: Path) -> tuple[Path, _View]:
         # not by zip, which keeps a pair until the second one after it has been made
@@ -338,7 +340,8 @@ def _write(job: Job, path: Path, started: _Started) -> Outcome:
     result = replace(found, provenance=provenance, notices=notices)
     write_result(job.out, job.stems[path], started.pixels, result, job.writing)
     job.on_result(path, result)
-    return Outcome(status="done", text=_summary(result), patient=result.input.source.patient)
+    notes = [f"{notice.code}: {notice.message}" for notice in result.notices]
+    return Outcome(status="done", text=_summary(result), notes=notes, patient=result.input.source.patient)
 
 
 def _outcome(job: Job, path: Path, started: _Started | _Kept | GlamError) -> Outcome:
@@ -366,15 +369,14 @@ def _summary(result: Result) -> str:
     best = final_score(result.predictions)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in result.predictions[best].items())
     view = result.input.view or "standardized"
-    notes = "".join(f"\n    {notice.code}: {notice.message}" for notice in result.notices)
-    return f"{view}  {best}: {scores}  {sum(result.timings_ms.values()) / 1e3:.1f} s{notes}"
+    return f"{view}  {best}: {scores}  {sum(result.timings_ms.values()) / 1e3:.1f} s"
 
 
-def _line(job: Job, path: Path, outcome: Outcome) -> str | None:
-    """The line that is printed for an input; None if nothing is printed."""
+def _lines(job: Job, path: Path, outcome: Outcome) -> Sequence[str]:
+    """The lines that are printed for an input."""
     if job.as_json:
         # json.dumps gives ASCII, which every terminal, pipe and locale can carry
-        return json.dumps(json.loads((job.out / (job.stems[path] + REPORT)).read_text("utf-8")))
+        return [json.dumps(json.loads((job.out / (job.stems[path] + REPORT)).read_text("utf-8")))]
     if outcome.status == KEPT or (outcome.status == "done" and console.is_quiet()):
-        return None
-    return f"{outcome.status:8}{path}  {outcome.text}"
+        return []
+    return [f"{outcome.status:8}{path}  {outcome.text}", *(f"    {note}" for note in outcome.notes)]

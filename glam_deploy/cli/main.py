@@ -239,6 +239,7 @@ def _print_error(error: BaseException) -> int | None:
     if isinstance(error, GlamError):
         from glam_deploy.cli.console import printable
 
-        click.echo(printable(f"glam-deploy: {error.message_for(Caller.RUN)}"), err=True)
+        message = f"glam-deploy: {error.message_for(Caller.RUN)}"
+        click.echo("\n".join(map(printable, message.split("\n"))), err=True)
         return error.exit_code
     return None

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -93,14 +94,14 @@ class ProgressDisplay:
         with console.paused(self._bar):
             console.err.print(text, soft_wrap=True)
 
-    def end(self, status: str, line: str | None) -> None:
-        """Count an input that has ended, and print its line on standard output; None prints none."""
+    def end(self, status: str, lines: Sequence[str]) -> None:
+        """Count an input that has ended, and print its lines on standard output."""
         self.tally.add(status)
         log.info("input %d of %d: %s", self.tally.finished, self.tally.total, status)
         self._bar.update(self._task, advance=1, pace=self.tally.pace)
-        if line is not None:
+        if lines:
             with console.paused(self._bar):
-                click.echo(line) if self._as_json else console.out.print(line, soft_wrap=True)
+                click.echo(lines[0]) if self._as_json else console.out.print(*lines, sep="\n", soft_wrap=True)
         plain = not (console.err.is_interactive or self._as_json)
         if plain and (line := self.tally.plain_line()):
             console.err.print(line, soft_wrap=True)

@@ -21,7 +21,7 @@ from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, Header, dicom_error
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import StoredImage, read_pixels
 from glam_deploy.dicom.values import LIBRARY_ERRORS, Elements
-from glam_deploy.errors import DicomError, IncompleteObject, Remedy, UsageError, disk_reason
+from glam_deploy.errors import DicomError, IncompleteObject, Remedy, UsageError, unreadable
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 from glam_deploy.regular import open_regular
 
@@ -178,7 +178,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return open_regular(path)
     except OSError as error:
-        raise DicomError(f"the file cannot be opened ({disk_reason(error)}): check its path and rights") from error
+        raise DicomError(f"the file cannot be opened {unreadable(error)}") from error
 
 
 class _Parsed:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy import signatures
-from glam_deploy.errors import InputError, disk_reason
+from glam_deploy.errors import InputError, unreadable
 from glam_deploy.images import codec, foreign
 from glam_deploy.images.structure import REMEDY, check_size, sound_png
 from glam_deploy.images.tiff import sound_tiff
@@ -133,7 +133,7 @@ def _content(path: Path) -> bytes:
         with open_regular(path) as file:
             content = file.read(MAX_BYTES + 1) if os.fstat(file.fileno()).st_size <= MAX_BYTES else None
     except OSError as error:
-        raise InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights") from error
+        raise InputError(f"the file cannot be read {unreadable(error)}") from error
     if content is None or len(content) > MAX_BYTES:
         raise InputError(f"the file has more than {MAX_BYTES} bytes, too many for one mammogram: {REMEDY}")
     return content

@@ -24,11 +24,15 @@ from glam_deploy.records import (
     Placement,
 )
 
+LARGEST = 2.0**32
+"""Largest pixel of a float image: more than that of 32-bit integers. Sums of squares of larger ones, which the
+preprocessing needs, may leave the range of float32."""
+
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
 def check_pixels(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> None:
-    """Raise InputError unless `pixels` are uint8, uint16 or float32 [rows, columns], finite, >= 0 and not constant."""
+    """Raise InputError unless `pixels` are uint8, uint16 or float32 [rows, columns], 0..LARGEST and not constant."""
     check_type(pixels)
     check_raw(pixels, network_shape)
     _check_range(pixels.min(), pixels.max())
@@ -69,6 +73,11 @@ def _check_range(low: float, high: float) -> None:
         raise InputError(
             f"The smallest pixel is {low:g}; expected values >= 0 with a background of exactly 0. "
             "Undo the subtraction, such as a standardization or a rescale intercept."
+        )
+    if high > LARGEST:
+        raise InputError(
+            f"The largest pixel is {high:g}; expected values up to {LARGEST:g}. Divide all pixels by one power of two, "
+            "which changes no result, or write the image again if it is damaged."
         )
     if high == 0:
         raise InputError("The image is empty: no pixel is above 0. Check the file for damage.")

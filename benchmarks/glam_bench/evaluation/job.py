@@ -245,7 +245,7 @@ def _show(found: Evaluation) -> None:
             names = f"{comparison.first} - {comparison.second}, {comparison.label}"
             console.out.print(f"AUROC {names}: {_text(comparison.bootstrap)}{p}", soft_wrap=True)
     for remark in found.remarks:
-        console.out.print(console.printable(remark), soft_wrap=True)
+        console.out.print(remark, soft_wrap=True)
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -53,9 +53,10 @@ def require_own_masks(images: Iterable[LabelledImage]) -> None:
 
 
 def _image(row: Row, masks: Path | None) -> LabelledImage:
-    name = PurePosixPath(row.cells["file"].replace("\\", "/")).as_posix()
+    place = PurePosixPath(row.cells["file"].replace("\\", "/"))
+    name, inside = place.as_posix(), not place.is_absolute() and ".." not in place.parts
     path = row.path.parent / name
-    if not row.cells["file"] or not path.is_file():
+    if not row.cells["file"] or not inside or not path.is_file():
         raise row.wrong("file", f"the name of a file in the folder {row.path.parent.resolve()}")
     if not row.cells["exam"]:
         raise row.wrong("exam", "an identifier, the same for all images of one exam")
@@ -89,9 +90,7 @@ def _view(row: Row) -> View | None:
 
 def _find_mask(masks: Path, name: str, path: Path) -> Path | None:
     """The mask of the image `name` of a list, whose file is `path`: in its folder below `masks`, else in `masks`."""
-    below = PurePosixPath(name).parent
-    inside = not below.is_absolute() and ".." not in below.parts
-    return (find_mask(masks / below, path) if inside else None) or find_mask(masks, path)
+    return find_mask(masks / PurePosixPath(name).parent, path) or find_mask(masks, path)
 
 
 def _outlines(row: Row, mask: Path | None, labels: dict[str, bool | None]) -> tuple[Outline, ...]:

@@ -9,7 +9,6 @@ from glam_bench.evaluation.labelled import LabelledImage, Mask, digest, drawn, r
 from glam_bench.evaluation.overlap import marks, overlaps
 from glam_bench.evaluation.pictures import Pictures
 from glam_bench.evaluation.store import ImageRun, Store
-from glam_deploy.cli import console
 from glam_deploy.cli.progress import KEPT, ProgressDisplay
 from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, fault
 from glam_deploy.exams import made_by
@@ -60,7 +59,7 @@ class Runner:
             for image, view in zip(images, views, strict=True):
                 self.display.begin(image.path)
                 if isinstance(view, ImageRun):
-                    self.display.end(KEPT, None)
+                    self.display.end(KEPT, [])
                     yield view
                 else:
                     self.display.tally.begin()
@@ -94,8 +93,8 @@ class Runner:
         except GlamError as error:
             found = _failure(model, image, error)
         self.store.add(found)
-        line = console.printable(f"{found.status:8}{image.name}  {found.reason}")
-        self.display.end(found.status, None if found.status == "done" else line)
+        line = f"{found.status:8}{image.name}  {found.reason}"
+        self.display.end(found.status, [] if found.status == "done" else [line])
         return found
 
 

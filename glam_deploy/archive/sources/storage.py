@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from glam_deploy.archive.sources.base import SourceUnavailable
 from glam_deploy.archive.sources.locations import local_path, scheme_of, without_credentials
-from glam_deploy.errors import BackendUnavailable, GlamError, InputError, UsageError, disk_reason
+from glam_deploy.errors import BackendUnavailable, GlamError, InputError, UsageError, unreadable
 from glam_deploy.installation import EXTRAS, lacks, package_command
 from glam_deploy.reading import MAX_BYTES
 from glam_deploy.regular import NOT_REGULAR, open_regular
@@ -202,8 +202,8 @@ def local_doubt(error: BaseException) -> Doubt:
         return _final("the path is a folder that could not be searched: give read permission")
     if isinstance(error, OSError) and error.strerror == NOT_REGULAR:
         return _final(NOT_REGULAR)
-    reason = disk_reason(error) if isinstance(error, OSError) else "the name is not valid"
-    message = f"it cannot be read ({reason}): check its path and rights"
+    reason = unreadable(error) if isinstance(error, OSError) else "(the name is not valid): check its path and rights"
+    message = f"it cannot be read {reason}"
     return Doubt(message, about_entry=number not in _LOST, may_pass=False)
 
 

@@ -67,6 +67,9 @@ def test_the_separator_that_excel_states(tmp_path: Path) -> None:
     ("rows", "told"),
     [
         (["b.png,,e,0,0"], r"line 2: file is 'b.png', expected the name of a file in .*: correct it"),
+        (["/etc/passwd,,e,0,0"], "line 2: file is '/etc/passwd', expected the name of a file in "),
+        (["../../../../../../../etc/passwd,,e,0,0"], r"line 2: file is '\.\./.*', expected the name of a file in "),
+        ([r"x\..\..\a.png,,e,0,0"], "line 2: file is '.*', expected the name of a file in "),
         (["a.png,,e,0,0", "a.png,,e,0,0"], "line 3: file is 'a.png', expected each file once"),
         (["a.png,,,0,0"], "line 2: exam is '', expected an identifier"),
         (["a.png,,e,0,yes"], "line 2: malignant is 'yes', expected 1 or 0 .* for unknown"),
@@ -75,9 +78,12 @@ def test_the_separator_that_excel_states(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, rows: list[str], told: str) -> None:
-    (tmp_path / "a.png").write_bytes(b"")
+    folder = tmp_path / "list"
+    (folder / "x").mkdir(parents=True)
+    for image in (folder / "a.png", tmp_path / "a.png"):
+        image.write_bytes(b"")
     with pytest.raises(UsageError, match=told):
-        read_list(write_list(tmp_path, rows))
+        read_list(write_list(folder, rows))
 
 
 def test_a_wrong_file_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.archives import dicom, locations, reason
+from support.deep_folder import make_deep_folder
 
 from glam_deploy.archive.sources import open_source
 from glam_deploy.errors import UsageError
@@ -72,17 +73,9 @@ def test_options_of_dicomweb_need_a_server_and_a_modality_of_dicom(tmp_path: Pat
 
 
 def test_a_tree_that_is_deeper_than_paths_may_be_is_an_entry(tmp_path: Path) -> None:
-    """Linux takes paths of 4096 bytes (PATH_MAX); programs make deeper ones step by step, as here."""
     (tmp_path / "a.dcm").write_bytes(dicom("1"))
-    step = "x" * 200
-    here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(30):
-        os.mkdir(step, dir_fd=here)
-        inner = os.open(step, os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = inner
-    os.close(here)
+    make_deep_folder(tmp_path)
     source = open_source([str(tmp_path)])
     whole, deep = source.entries()
     assert whole.name == "a.dcm"
-    assert "File name too long" in reason(source, deep)
+    assert "(File name too long): shorten the names of its folders" in reason(source, deep)

@@ -196,6 +196,13 @@ def test_models_with_other_patches(ensemble: Path) -> None:
             ),
             "expected 2 to 32 different folders",
         ),
+        (
+            (
+                '{"schema_version": 1, "members": [{"folder": "\u0661", "checkpoint_sha256": "a"}, '
+                '{"folder": "2", "checkpoint_sha256": "b"}]}'
+            ),
+            "expected 2 to 32 different folders",
+        ),
         ('{"schema_version": 1, "members": [], "x": 1}', "unknown"),
     ],
 )

@@ -16,6 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import BreastTomosynthesisImageStorage, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from support.commands import Cli, names, strict
+from support.deep_folder import make_deep_folder
 from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.cli.run_dir import in_and_out
@@ -238,6 +239,17 @@ def test_results_of_an_earlier_run_are_no_inputs(cli: Cli, tiny: Path, tmp_path:
     assert (tmp_path / "in/L-CC.png").exists()
     done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
     assert (done.code, done.out) == (0, "1 done, 0 skipped, 0 failed; 4 objects\n")
+
+
+@pytest.mark.parametrize("step", ["x" * 200, "x" * 196 + ".png"])
+def test_only_a_folder_with_too_long_a_path_is_lost(cli: Cli, tiny: Path, tmp_path: Path, step: str) -> None:
+    (file,) = write_exam(tmp_path / "in", "told", [View.L_CC])
+    make_deep_folder(tmp_path / "in", step, file.read_bytes())
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (done.code, done.out.splitlines()[-1]) == (1, "1 done, 0 skipped, 1 failed; 4 objects")
+    (lost,) = result_of(tmp_path / "out")["others"]
+    assert lost["file"].startswith(f"{step}/{step}/") and lost["status"] == "failed"
+    assert lost["reason"].endswith("(File name too long): shorten the names of its folders")
 
 
 def test_a_view_that_is_refused_is_in_the_reports(cli: Cli, tiny: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from support import engines as support_engines
 from support.commands import FAKE, Cli, Said, Start, names, strict
+from support.deep_folder import make_deep_folder
 
 from glam_deploy.cli.progress import KEPT, Tally, clock
 
@@ -84,6 +85,20 @@ def test_a_line_for_each_input(run: Callable[..., Said], exam: Path, tmp_path: P
             assert float(row["y_global_malignant"]) == report["predictions"]["y_global"]["malignant"]
             assert json.loads(row["patches"]) == [patch["source_box"] for patch in report["patches"]]
             assert row["bundle"] == report["provenance"]["bundle"]["id"]
+
+
+@pytest.mark.parametrize("step", ["x" * 200, "x" * 196 + ".txt"])
+def test_only_a_folder_with_too_long_a_path_is_lost(
+    run: Callable[..., Said], exam: Path, tmp_path: Path, step: str
+) -> None:
+    make_deep_folder(exam, step, (exam / "1_L-CC.png").read_bytes())
+    said = run()
+    (lost,) = [row for row in rows(tmp_path / "out") if row["status"] == "failed"]
+    assert said.code == 1 and last(said) == "3 done, 0 skipped, 1 failed"
+    assert lost["file"].startswith(f"{exam}/{step}/{step}/")
+    assert lost["reason"].endswith("cannot be read (File name too long): shorten the names of its folders")
+    assert lost["reason"] in said.out
+    assert strict((tmp_path / "out" / lost["report"]).read_text())["error"]["message"] == lost["reason"]
 
 
 def test_files_alone_make_no_table(cli: Cli, bundle: Path, exam: Path, tmp_path: Path) -> None:

@@ -167,10 +167,9 @@ def test_one_terminal_keeps_a_line_a_view_above_the_bar(
     os.close(end)
     lines = left_on_screen(read_all(terminal))
     assert process.wait() == 1
-    assert lines[0] == f"done    {image.parent}/1"
-    assert lines[1].startswith("2_L-CC_of_a_long_name.png  L-CC  y_global: ")
-    assert lines[2].startswith("    view-from-name")
-    after_notices = [line for line in lines[3:] if not line.startswith("    ")]
+    assert lines[0].startswith(f"done    {image.parent}/1\\n2_L-CC_of_a_long_name.png  L-CC  y_global: ")
+    assert lines[1].startswith("    view-from-name")
+    after_notices = [line for line in lines[2:] if not line.startswith("    ")]
     assert after_notices[0].startswith(f"failed  {broken}  ")
     assert after_notices[1:] == [f"1 done, 0 skipped, 1 failed; results in {tmp_path / 'out'}", ""]
 
@@ -186,6 +185,21 @@ def test_piped_output_has_no_control_characters_and_no_broken_lines(
     assert re.match(
         re.escape(f"done    {image}  L-CC  ") + r"y_global: benign 0\.\d{3}, malignant 0\.\d{3}  ", out.splitlines()[0]
     )
+
+
+@pytest.mark.parametrize("kind", ["works", "broken"])
+def test_a_file_name_forges_no_line(start: Start, bundle: Path, image: Path, tmp_path: Path, kind: str) -> None:
+    """Line breaks, a return to the start of the line, and marks that turn the text around (Unicode, UAX #9)."""
+    marks = "\n\r\t\x0b\x1b[1A\x85\u2028\u2029\u202e\u2066"
+    odd = image.rename(image.with_name(f"x{marks}done    other.dcm  y_fusion: benign 0_L-CC.png"))
+    if kind == "broken":
+        odd.write_bytes(b"")
+    out, err = start("run", "--bundle", bundle, "--out", tmp_path / "out", image.parent).communicate()
+    assert not err
+    assert all(c.isprintable() or c == "\n" for c in out)
+    statuses = [line[:8].strip() for line in out.split("\n") if not line.startswith(" ")]
+    assert statuses == ["done" if kind == "works" else "failed", *(["1 done,"] if kind == "works" else ["0 done,"]), ""]
+    assert f"{image.parent}/x\\n\\r\\t\\x0b\\x1b[1A\\x85\\u2028\\u2029\\u202e\\u2066done    other.dcm" in out
 
 
 @pytest.mark.parametrize("name", ["[bold]_L-CC.png", ":skull:_L-CC.png", "\udcff_L-CC.png", "ä 乳_L-CC.png"])

@@ -213,6 +213,8 @@ def test_what_would_need_a_guess_is_refused(
         ("a.tif", np.float32([[-1, 2]]), "smallest pixel is -1"),
         ("a.tif", np.float32([[np.nan, 2]]), "NaN"),
         ("a.npy", np.array([[np.inf]]), "infinite"),
+        ("a.npy", np.float32([[0, 3e38]]), r"The largest pixel is 3e\+38; expected values up to 4\.29497e\+09"),
+        ("a.tif", np.float32([[0, 4294967808]]), "The largest pixel is"),
         ("a.npy", np.array([[1e300]]), "infinite"),
     ],
 )

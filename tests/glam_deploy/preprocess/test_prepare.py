@@ -89,6 +89,18 @@ def test_type_and_memory_layout_do_not_matter(dtype):
     assert plain.std(dtype=np.float64) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("exponent", [-16, 16])
+def test_a_power_of_two_as_factor_changes_nothing(exponent):
+    """Up to the largest pixel that is accepted, 2**32, without a warning."""
+    pixels = numbered(View.L_CC).pixels.astype(np.float32)
+    pixels[pixels == pixels.max()] = 2**16
+    images = [
+        prepare(Mammogram(pixels=each, view=View.L_CC), network_shape=SMALL).image
+        for each in (pixels, np.ldexp(pixels, exponent))
+    ]
+    np.testing.assert_allclose(images[1], images[0], rtol=0, atol=1e-5)
+
+
 def test_a_place_is_found_without_the_standardized_image():
     sample = scenes.mammogram(scenes.tissue(700, 500), View.R_CC)
     placed, made = place(sample), prepare(sample)
