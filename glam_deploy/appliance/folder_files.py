@@ -4,7 +4,6 @@ A folder has no order in time, so that of two different images under one SOP Ins
 one. Both fail then: results refer to an image by this UID, and a viewer could show them on the other image.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,11 @@ from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.dicom.uids import digest
 from glam_deploy.dicom.versions import contradicting_elements
-from glam_deploy.errors import BackendRunError, Caller, DicomError, GlamError, NotForThisNetwork, disk_reason
+from glam_deploy.errors import BackendRunError, Caller, DicomError, GlamError, NotForThisNetwork
 from glam_deploy.images import image_files
 from glam_deploy.input_files import find_inputs
 from glam_deploy.records import Mammogram
+from glam_deploy.unchanged import unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +97,12 @@ class _FolderReader:
         if path.suffix.lower() in image_files.SUFFIXES:
             return _Unusable(status="skipped", reason="the file is not DICOM")
         try:
-            received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
+            with unchanged(path) as sha256:
+                received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
             if not received.is_mammogram:
                 return _Unusable(status="skipped", reason=received.reason)
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except GlamError as error:
             return _unusable(error)
-        except OSError as error:
-            reason = f"the file cannot be read ({disk_reason(error)}): check its path and rights"
-            return _Unusable(status="failed", reason=reason)
         return SourceFile(path=path, sha256=sha256, received=received)
 
     def _leave(self, path: Path, status: str, reason: str) -> None:

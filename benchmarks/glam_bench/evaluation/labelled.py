@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from glam_deploy.errors import InputError
 from glam_deploy.images import image_files
 from glam_deploy.json_records import to_json
-from glam_deploy.outputs.earlier import file_sha256
 from glam_deploy.reading import read
 from glam_deploy.records import Mammogram, Pixels, View
+from glam_deploy.unchanged import file_sha256
 
 Mask = NDArray[np.bool_]
 """bool [rows, columns], source frame."""
