@@ -26,6 +26,7 @@ from glam_deploy.exams import ViewScores, score_exams
 from glam_deploy.json_records import parse_json, to_json
 from glam_deploy.outputs.report import STATEMENT, exam_content
 from glam_deploy.records import Facts, View
+from glam_deploy.unchanged import require_sha256
 
 RESULT = "result.json"
 SCHEMA = "glam-deploy.run-dir"
@@ -177,6 +178,7 @@ class _Study:
     def _publish(self, view: JobView) -> Path:
         accept = self._publisher.config.accept
         mammogram = read_view(Path(view.path), for_processing=accept.for_processing)
+        require_sha256(Path(view.path), view.sha256)  # of the file whose header was examined
         result = self._predictor(self._predictor.prepare(mammogram))
         return self._publisher.publish_view(self._job.study_uid, view, mammogram, result)
 

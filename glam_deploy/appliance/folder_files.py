@@ -4,7 +4,6 @@ A folder has no order in time, so that of two different images under one SOP Ins
 one. Both fail then: results refer to an image by this UID, and a viewer could show them on the other image.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from glam_deploy.images import image_files
 from glam_deploy.input_files import find_inputs, has_no_suffix, head_of, is_dicom
 from glam_deploy.outputs.writer import is_result
 from glam_deploy.records import Mammogram
+from glam_deploy.unchanged import unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +117,10 @@ class _FolderReader:
                 return _Unusable(status="skipped", reason="the file is not DICOM")
             if not is_dicom(head_of(path)):
                 return _Unusable(status="failed", reason=_foreign_content(path))
-            received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
+            with unchanged(path) as sha256:
+                received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
             if not received.is_mammogram:
                 return _Unusable(status="skipped", reason=received.reason)
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except GlamError as error:
             return _unusable(error)
         except OSError as error:

@@ -179,7 +179,7 @@ def _connected(address: str, home: Path | None = None, **options: Any) -> Iterat
                 ray.init(
                     address=address, log_to_driver=False, logging_level="error", configure_logging=False, **options
                 )
-        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        except Exception as error:  # Ray raises a plain one if its processes do not start in time
             raise _refusal(address, error) from error
         except SystemExit:
             # of the handler of SIGTERM that Ray sets
@@ -195,9 +195,12 @@ def _connected(address: str, home: Path | None = None, **options: Any) -> Iterat
 
 
 def _refusal(address: str, error: Exception) -> UsageError | BackendUnavailable:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
     if address == "local":
-        return BackendUnavailable(f"Ray did not start on this machine ({reason}): free memory and space in /tmp")
+        return BackendUnavailable(
+            f"Ray did not start on this machine ({reason}): free memory, processors and space in /tmp, and run the "
+            "same command again"
+        )
     return UsageError(
         f"the Ray cluster {address} cannot be joined ({reason}): check the address, that Ray and Python have the same "
         "versions there, and the token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"

@@ -36,6 +36,7 @@ from glam_deploy.records import Mammogram, NetworkInput, Notice, Pixels, View
 from glam_deploy.runtime.overlap import Turns, ahead, behind, in_batches
 from glam_deploy.runtime.pipeline import Pipeline, is_raw
 from glam_deploy.runtime.result import Pending, Prepared, Result
+from glam_deploy.unchanged import unchanged
 from glam_deploy.view_names import exam_from_name
 
 _UID = "SOPInstanceUID"
@@ -285,19 +286,20 @@ def _scores(exam: str, report: Report, patient: Patient) -> ViewScores:
 
 def _read(pipeline: Pipeline, job: Job, path: Path) -> _Read | _Kept:
     settings, reading, difference = job.settings(path), job.reading_of(path), ""
-    if job.resume:
-        made_by = {**pipeline.provenance, RUN: {"settings": settings}}
-        earlier = earlier_result(job.out, job.stems[path], path, made_by)
-        if earlier.report:
-            return _Kept(report=earlier.report, patient=read_patient(path) or ())
-        difference = earlier.difference
-    given = read_input(path, reading)
+    with unchanged(path) as sha256:
+        if job.resume:
+            made_by = {**pipeline.provenance, RUN: {"settings": settings}}
+            earlier = earlier_result(job.out, job.stems[path], sha256, made_by)
+            if earlier.report:
+                return _Kept(report=earlier.report, patient=read_patient(path) or ())
+            difference = earlier.difference
+        given = read_input(path, reading)
     # the picture needs a black background at zero
     pixels = given.pixels if isinstance(given, Mammogram) else given.image - given.image.min()
     return _Read(
         pixels=pixels,
         prepared=pipeline.prepare(given),
-        facts=run_facts(path, settings),
+        facts=run_facts(sha256, settings),
         uid=given.source.uids.get(_UID, "") if isinstance(given, Mammogram) else "",
         difference=difference,
     )

@@ -1,6 +1,5 @@
 """Detection of complete results of an earlier run with the same settings, which `run --resume` skips."""
 
-import hashlib
 import json
 import struct
 import zipfile
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from glam_deploy.errors import InputError
 from glam_deploy.exams import models_of
 from glam_deploy.json_records import parse_json
 from glam_deploy.outputs.report import SCHEMA, Report, shortest
@@ -42,22 +40,13 @@ class Earlier:
     """What differs, if the result was made with other settings: a text that follows "made with"."""
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits. Raises InputError if the file cannot be read."""
-    try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and permissions") from error
+def run_facts(sha256: str, settings: Mapping[str, object]) -> dict[str, object]:
+    """Value of RUN in a result's provenance: SHA-256 of the input and settings of the run."""
+    return {"input_sha256": sha256, "settings": dict(settings)}
 
 
-def run_facts(path: Path, settings: Mapping[str, object]) -> dict[str, object]:
-    """Value of RUN in a result's provenance: SHA-256 of the input and settings of the run. Raises InputError."""
-    return {"input_sha256": file_sha256(path), "settings": dict(settings)}
-
-
-def earlier_result(folder: Path, stem: str, path: Path, made_by: Facts) -> Earlier:
-    """Find the result of an earlier run for the current content of `path`, with the same settings and intact files.
+def earlier_result(folder: Path, stem: str, sha256: str, made_by: Facts) -> Earlier:
+    """Find the result of an earlier run for an input of this SHA-256, with the same settings and intact files.
 
     `made_by`: a pipeline's provenance and RUN -> {"settings"}, as JSON values. Everything that affects the results must
     be equal: checkpoint, engine (with the SHA-256 of the files of all stages), number of patches, release of
@@ -75,7 +64,7 @@ def earlier_result(folder: Path, stem: str, path: Path, made_by: Facts) -> Earli
         _require_whole(folder, stem, report, picture=made_by[RUN]["settings"]["picture"])
     except _DAMAGE:
         return Earlier(report=None)
-    same_input = report["provenance"][RUN]["input_sha256"] == file_sha256(path)
+    same_input = report["provenance"][RUN]["input_sha256"] == sha256
     return Earlier(report=report if same_input else None)
 
 

@@ -4,7 +4,8 @@ Frames as in `glam_deploy.records`: the source frame is the pixel grid of the im
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from glam_deploy.errors import InputError
 from glam_deploy.images import image_files
 from glam_deploy.json_records import to_json
-from glam_deploy.outputs.earlier import file_sha256
 from glam_deploy.reading import read
 from glam_deploy.records import Mammogram, Pixels, View
+from glam_deploy.unchanged import file_sha256, unchanged
 
 Mask = NDArray[np.bool_]
 """bool [rows, columns], source frame."""
@@ -133,8 +134,25 @@ def drawn(image: LabelledImage, shape: tuple[int, int]) -> tuple[dict[str, Mask]
 
 def digest(image: LabelledImage) -> str:
     """SHA-256 of what the results of an image depend on: its file, view and outlines. Raises InputError."""
-    files = [image.path, *(one.shape.path for one in image.outlines if isinstance(one.shape, MaskFile))]
-    facts = [[file_sha256(path) for path in files], image.view, [to_json(one) for one in image.outlines]]
+    return _digest(image, [file_sha256(path) for path in _files(image)])
+
+
+@contextmanager
+def identified(image: LabelledImage) -> Iterator[str]:
+    """Context in which an image and its masks are read, with its `digest`.
+
+    Raises InputError, also at the end if a file has another content than at the beginning.
+    """
+    with ExitStack() as stack:
+        yield _digest(image, [stack.enter_context(unchanged(path)) for path in _files(image)])
+
+
+def _files(image: LabelledImage) -> list[Path]:
+    return [image.path, *(one.shape.path for one in image.outlines if isinstance(one.shape, MaskFile))]
+
+
+def _digest(image: LabelledImage, hashes: Sequence[str]) -> str:
+    facts = [hashes, image.view, [to_json(one) for one in image.outlines]]
     return sha256(json.dumps(facts, default=_name).encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-from glam_bench.evaluation.labelled import LabelledImage, Mask, digest, drawn, read_labelled
+from glam_bench.evaluation.labelled import LabelledImage, Mask, drawn, identified, read_labelled
 from glam_bench.evaluation.overlap import marks, overlaps
 from glam_bench.evaluation.pictures import Pictures
 from glam_bench.evaluation.store import ImageRun, Store
@@ -68,12 +68,12 @@ class Runner:
     def _read(self, model: Model, image: LabelledImage) -> _Read | ImageRun | GlamError:
         """The image with its masks; the stored result if it is the same; or the error."""
         try:
-            own = digest(image)
-            kept = self.store.get(model.run, image.name, own, model.pipeline.network)
-            if kept and not self.pictures.lacks(model.name, image):
-                return kept
-            mammogram = read_labelled(image)
-            masks, empty = drawn(image, mammogram.pixels.shape)
+            with identified(image) as own:
+                kept = self.store.get(model.run, image.name, own, model.pipeline.network)
+                if kept and not self.pictures.lacks(model.name, image):
+                    return kept
+                mammogram = read_labelled(image)
+                masks, empty = drawn(image, mammogram.pixels.shape)
             prepared = model.pipeline.prepare(mammogram)
             return _Read(prepared=prepared, masks=masks, empty_outlines=empty, digest=own)
         except GlamError as error:

@@ -8,7 +8,10 @@ import cv2
 import pytest
 from support.evaluation import FOUR, result, run_evaluate, write_exams
 
+from glam_bench.evaluation import run
+from glam_bench.evaluation.labelled import LabelledImage
 from glam_bench.evaluation.store import STORE
+from glam_deploy.records import Mammogram
 
 
 def test_resuming_computes_only_what_is_missing(
@@ -113,3 +116,27 @@ def test_pictures_of_an_earlier_evaluation_are_removed(
     mine.unlink()
     assert run_evaluate(capsys, *arguments, "--resume", "--pixels", "none").code == 0
     assert not (out / "pictures").exists()
+
+
+@pytest.mark.parametrize("name", ["images/0_L-CC.png", "masks/0_L-CC_mask.png"])
+def test_a_file_replaced_while_it_is_read_has_no_result(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It had the scores of one image under the digest of the other, which `--resume` kept."""
+    labels, out = write_exams(tmp_path), tmp_path / "out"
+    arguments = ("--labels", labels, "--masks", tmp_path / "masks", "--bundle", bundle, "--out", out, "--limit", 1)
+    real = run.read_labelled
+
+    def read_replaced(image: LabelledImage) -> Mammogram:
+        found = cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED)
+        found[:220] = 0
+        cv2.imwrite(str(tmp_path / name), found)
+        return real(image)
+
+    monkeypatch.setattr(run, "read_labelled", read_replaced)
+    run_evaluate(capsys, *arguments)
+    (line,) = map(json.loads, (out / STORE).read_text().splitlines()[1:])
+    assert line["status"] == "failed" and "changed or replaced while it was read" in line["reason"]
+    monkeypatch.setattr(run, "read_labelled", real)
+    assert run_evaluate(capsys, *arguments, "--resume").code == 0
+    assert json.loads((out / STORE).read_text().splitlines()[-1])["status"] == "done"

@@ -1,5 +1,6 @@
 """`run --resume` after another change than of the inputs: only what decides the numbers counts."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,8 @@ from support.commands import Cli, Said
 from support.engines import small_view
 from support.gate import IDENTITY, Candidate
 
+from glam_deploy.cli import job
+
 KEPT = "0 done, 0 skipped, 0 failed, 2 kept"
 AGAIN = "2 done, 0 skipped, 0 failed, 0 kept"
 
@@ -23,10 +26,10 @@ def run(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> Callable[..., Sa
     pixels = small_view().pixels
     Image.fromarray(np.where(pixels > 0, pixels + 7, 0).astype(np.uint16)).save(image.parent / "2_L-CC.png")
 
-    def run_over(*more: object) -> Said:
+    def run_over(*more: object, code: int = 0) -> Said:
         arguments = ("run", image.parent, "--bundle", bundle, "--out", tmp_path / "out", "--no-picture", *more)
         said = cli(*arguments)
-        assert said.code == 0, said.err
+        assert said.code == code, said.err
         return said
 
     return run_over
@@ -122,3 +125,36 @@ def test_another_release_is_another_run(run: Callable[..., Said], tmp_path: Path
     said = run("--resume")
     assert last(said) == AGAIN
     assert "glam-deploy 0.0.1, not " in explained(said)[0]
+
+
+def replaced(path: Path) -> None:
+    """Let another image take the name of this one."""
+    Image.fromarray(small_view().pixels.T.copy()).save(path.with_suffix(".new"), "png")
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_an_image_replaced_while_it_is_read_has_no_result(
+    run: Callable[..., Said], image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_before: bool
+) -> None:
+    """It had the scores of one image under the digest of the other, which `--resume` kept."""
+
+    def read(path: Path, **options: Any) -> Any:
+        if is_before and path == image:
+            replaced(path)
+        found = real(path, **options)
+        if not is_before and path == image:
+            replaced(path)
+        return found
+
+    real = job.read
+    monkeypatch.setattr(job, "read", read)
+    run(code=1)
+    report = json.loads((tmp_path / "out/1_L-CC.json").read_text())
+    assert report["status"] == "failed"
+    assert "changed or replaced while it was read" in report["error"]["message"]
+    monkeypatch.setattr(job, "read", real)
+    assert last(run("--resume")) == "1 done, 0 skipped, 0 failed, 1 kept"
+    made = json.loads((tmp_path / "out/1_L-CC.json").read_text())["provenance"]["run"]
+    assert made["input_sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert last(run("--resume")) == KEPT

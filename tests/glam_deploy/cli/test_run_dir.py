@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from support.commands import Cli, names, strict
 from support.deep_folder import make_deep_folder
 from support.tiny_bundle import write_tiny_bundle
 
+from glam_deploy.appliance import folder, folder_files
 from glam_deploy.cli.run_dir import in_and_out
 from glam_deploy.errors import UsageError
 from glam_deploy.records import View
@@ -295,3 +297,28 @@ def write_dicomdir(folder: Path, name: str) -> None:
 
 def tomosynthesis(dataset: Dataset) -> None:
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = BreastTomosynthesisImageStorage
+
+
+@pytest.mark.parametrize("module", [folder, folder_files])
+def test_a_file_replaced_after_its_header_was_read_has_no_result(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
+) -> None:
+    """Its results would be of one woman, and refer to the image of another."""
+    one, two = write_exam(tmp_path / "in", "replaced", [View.L_CC, View.R_CC])
+    (other,) = write_exam(tmp_path / "other", "other", [View.L_CC])
+    name = "read_view" if module is folder else "examine"
+    real = getattr(module, name)
+
+    def read(path: Path, **options: Any) -> Any:
+        if path.name == one.name and other.exists():
+            other.replace(path)
+        return real(path, **options)
+
+    monkeypatch.setattr(module, name, read)
+    assert cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out").code == 1
+    found = result_of(tmp_path / "out")
+    (study,) = found["studies"]
+    status = {view["file"]: (view["status"], view["reason"]) for view in [*study["views"], *found["others"]]}
+    assert status.pop(two.name) == ("done", None)
+    (failure,) = status.values()
+    assert failure[0] == "failed" and "changed or replaced while it was read" in failure[1]

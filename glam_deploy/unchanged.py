@@ -1,0 +1,72 @@
+"""SHA-256 of input files, and whether a file stayed the same while it was read.
+
+A library reads a file by its name, so it opens another file than the one hashed if that is replaced in between:
+the result of one image would have the identity of the other.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from glam_deploy.errors import InputError, disk_reason
+from glam_deploy.regular import open_regular
+
+_FRESH_S = 10.0
+"""Age in seconds below which a second change may have the times of the first: file systems count in steps of up to 2 s
+(FAT), and clocks of servers differ a little."""
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as hexadecimal digits. Raises InputError if the file cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[str]:
+    """Context in which a file is read by its name, with the SHA-256 of that content as hexadecimal digits.
+
+    The content is read a second time only where the status of the file does not show that it is the same. Raises
+    InputError for a file that cannot be read, and at the end for one that has another content than at the beginning.
+    """
+    before, sha256 = _status(path), file_sha256(path)
+    yield sha256
+    if _status(path) != before or _is_fresh(before):
+        require_sha256(path, sha256)
+
+
+def require_sha256(path: Path, sha256: str) -> None:
+    """Raise InputError for a file that cannot be read, or has another SHA-256 than it had before."""
+    if (found := file_sha256(path)) != sha256:
+        raise InputError(
+            f"the file was changed or replaced while it was read (SHA-256 {sha256[:12]}..., now {found[:12]}...): wait "
+            "until it is complete, and run again"
+        )
+
+
+def _status(path: Path) -> tuple[int, ...]:
+    """What shows a change of a file: its identity, size and times in ns (stat(2)).
+
+    Of an open file, because network file systems ask the server when they open one.
+    """
+    try:
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno())
+    except OSError as error:
+        raise _unreadable(error) from error
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _is_fresh(status: tuple[int, ...]) -> bool:
+    *_, modified, changed = status
+    return max(modified, changed) > time.time_ns() - int(_FRESH_S * 1e9)
+
+
+def _unreadable(error: OSError) -> InputError:
+    return InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights")

@@ -1,0 +1,86 @@
+"""Files that are replaced or changed while they are read."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from glam_deploy import unchanged as module
+from glam_deploy.errors import InputError
+from glam_deploy.unchanged import require_sha256, unchanged
+
+ONE, OTHER = b"one content", b"the other!!"
+
+
+def replace(path: Path, content: bytes = OTHER) -> None:
+    path.with_suffix(".new").write_bytes(content)
+    path.with_suffix(".new").replace(path)
+
+
+def change(path: Path) -> None:
+    path.write_bytes(OTHER)
+
+
+def change_back_in_time(path: Path) -> None:
+    """The same size and time of modification, as `cp --preserve` gives it."""
+    found = path.stat()
+    path.write_bytes(OTHER)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "a.dcm").write_bytes(ONE)
+    return tmp_path / "a.dcm"
+
+
+@pytest.fixture(params=["fresh", "old"])
+def age(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "old":
+        monkeypatch.setattr(module, "_FRESH_S", -1e6)
+
+
+@pytest.mark.usefixtures("age")
+@pytest.mark.parametrize("harm", [replace, change, change_back_in_time, Path.unlink])
+def test_another_content_is_an_error(path: Path, harm: Callable[[Path], object]) -> None:
+    expected = "cannot be read" if harm is Path.unlink else r"was changed or replaced while it was read \(SHA-256 "
+    with pytest.raises(InputError, match=expected), unchanged(path) as sha256:
+        assert sha256 == hashlib.sha256(ONE).hexdigest()
+        harm(path)
+
+
+@pytest.mark.usefixtures("age")
+def test_the_same_content_is_none(path: Path) -> None:
+    with unchanged(path):
+        path.chmod(0o600)
+        replace(path, ONE)
+    require_sha256(path, hashlib.sha256(ONE).hexdigest())
+
+
+@pytest.mark.parametrize(("fresh_s", "reads"), [(-1e6, 1), (1e6, 2)])
+def test_a_file_that_rests_is_hashed_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fresh_s: float, reads: int
+) -> None:
+    """Times of a fresh file may be those of a second change too."""
+    hashed = []
+    real = hashlib.file_digest
+    monkeypatch.setattr(module, "_FRESH_S", fresh_s)
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: (hashed.append(name), real(file, name))[1])
+    with unchanged(path):
+        pass
+    assert len(hashed) == reads
+
+
+def test_the_error_of_the_reader_is_not_hidden(path: Path) -> None:
+    with pytest.raises(KeyError), unchanged(path):
+        replace(path)
+        raise KeyError
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: (path.unlink(), path.mkdir())])
+def test_what_cannot_be_read(path: Path, harm: Callable[[Path], object]) -> None:
+    harm(path)
+    with pytest.raises(InputError, match=r"^the file cannot be read \(.*\): check its path"), unchanged(path):
+        pass
