@@ -1,5 +1,6 @@
 """Signed bundles: openssl accepts what we sign, keys of openssl are taken, and what proves nothing is refused."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import pty
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support.bundles import edit_manifest, fill, snapshot
@@ -83,6 +85,18 @@ def test_the_same_key_makes_the_same_signature(cli: Cli, folder: Path, pair: Key
     before = (folder / SIGNATURE).read_bytes()
     sign(cli, folder, pair)
     assert (folder / SIGNATURE).read_bytes() == before
+
+
+def test_a_bundle_that_cannot_be_written(
+    cli: Cli, folder: Path, pair: KeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("glam_deploy.bundle.sign.replace_file", read_only)
+    said = cli("sign", "--bundle", folder, "--key", pair.private)
+    told = "(Read-only file system): mount the file system writable, or copy the bundle"
+    assert (said.code, told in said.err) == (2, True)
 
 
 def test_a_damaged_bundle_is_not_signed(cli: Cli, folder: Path, pair: KeyPair) -> None:
