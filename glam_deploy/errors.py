@@ -336,7 +336,6 @@ _WRITE_REMEDIES: Mapping[int, str] = MappingProxyType(
         errno.EPERM: "give this user the right to write there",
         errno.EEXIST: _NO_FOLDER,
         errno.ENOTDIR: _NO_FOLDER,
-        errno.EPIPE: "let the program that reads it go on to the end",
         errno.EXDEV: _MOUNTED,
         errno.EBUSY: _MOUNTED,
     }

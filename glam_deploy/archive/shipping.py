@@ -9,7 +9,7 @@ from pathlib import Path
 from glam_deploy.bundle import Trust, digest_of, open_members, read_signature
 from glam_deploy.bundle.folder import ANY, contents
 from glam_deploy.engines.model_cache import default_folder
-from glam_deploy.errors import BackendUnavailable, disk_reason
+from glam_deploy.errors import BackendUnavailable, unwritable
 from glam_deploy.json_records import json_sha256, to_json
 from glam_deploy.regular import open_lock
 
@@ -42,8 +42,8 @@ class ShippedBundle:
                     _write(target, files)
         except OSError as error:
             raise BackendUnavailable(
-                f"the bundle cannot be kept in {cache} of a node ({disk_reason(error)}): free space there, or set "
-                "XDG_CACHE_HOME to a folder that can be written"
+                f"the bundle cannot be kept in {cache} of a node {unwritable(error)}, or set XDG_CACHE_HOME to another "
+                "folder"
             ) from error
         for bundle in open_members(target, Trust(digest=self.id)):
             bundle.check()

@@ -165,7 +165,9 @@ class Bundle:
 
     def _missing(self, name: str, error: Exception) -> BundleError:
         reason = error.strerror if isinstance(error, OSError) else error
-        return BundleError(f"{self.folder}: {name} cannot be read ({reason}). {self._remedy(name)}")
+        denied = isinstance(error, PermissionError)
+        remedy = "Give this user the right to read it and its folder." if denied else self._remedy(name)
+        return BundleError(f"{self.folder}: {name} cannot be read ({reason}). {remedy}")
 
     def _remedy(self, name: str) -> str:
         again = "export the checkpoint again."

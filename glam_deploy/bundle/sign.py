@@ -10,7 +10,7 @@ from glam_deploy.bundle.lock import locked
 from glam_deploy.bundle.manifest import ENSEMBLE, MANIFEST_LIMIT
 from glam_deploy.bundle.signature import SIGNATURE, signature_of
 from glam_deploy.bundle.write import replace_file
-from glam_deploy.errors import UsageError, disk_reason
+from glam_deploy.errors import UsageError, unwritable
 from glam_deploy.json_records import to_json
 from glam_deploy.regular import read_regular
 
@@ -31,8 +31,7 @@ def sign(folder: Path, key: Any) -> tuple[Bundle, ...]:
             _write(folder, read_regular(folder / ENSEMBLE, MANIFEST_LIMIT), key)
     except OSError as error:
         raise UsageError(
-            f"{folder}: the signature cannot be written ({disk_reason(error)}). Free disk space, or copy the bundle to "
-            f"a writable folder."
+            f"{folder}: the signature cannot be written {unwritable(error)}, or copy the bundle to a writable folder."
         ) from error
     return bundles
 

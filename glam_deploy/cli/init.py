@@ -16,7 +16,7 @@ from glam_deploy.cli import console
 from glam_deploy.cli.check_config import require_appliance
 from glam_deploy.cli.init_files import Account, Installation, NewFile, Peer, rendered
 from glam_deploy.cli.options import FilePath
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import UsageError, unwritable
 from glam_deploy.installation import documentation, quoted
 from glam_deploy.processes import python_command
 
@@ -163,8 +163,8 @@ def write(made: Installation, files: Iterable[NewFile]) -> None:
         if not isinstance(error, OSError):
             raise
         raise UsageError(
-            f"{error.filename or made.folder} cannot be written ({error.strerror}), and nothing was: give a folder "
-            "that this user may write to, or free space"
+            f"{error.filename or made.folder} cannot be written {unwritable(error)}, or give another folder. Nothing "
+            "was written"
         ) from error
 
 

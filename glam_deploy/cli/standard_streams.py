@@ -1,6 +1,7 @@
 """Standard output and standard error that cannot be written, as on a full disk or with a reader that has ended.
 
-The work of a command does not depend on them: it goes on, and the exit code and a line on standard error tell the loss.
+The work of a command does not depend on them: it goes on. If output is lost, the exit code and a line on standard error
+tell it.
 """
 
 import sys
@@ -48,13 +49,17 @@ class StandardStreams:
         _guard("stderr")
 
     def exit_code(self, status: int) -> int:
-        """`status`, or 1 instead of 0 if standard output could not be written, which is printed to standard error."""
+        """`status`, or 1 instead of 0 if standard output could not be written, which is printed to standard error.
+
+        Nothing is printed for a pipe whose reader has ended, as `head` does, because the user has chosen that.
+        """
         if self._out is None:
             return status
         sys.stdout.flush()
         if self._out.error is None:
             return status
-        click.echo(f"glam-deploy: standard output cannot be written {unwritable(self._out.error)}", err=True)
+        if not isinstance(self._out.error, BrokenPipeError):
+            click.echo(f"glam-deploy: standard output cannot be written {unwritable(self._out.error)}", err=True)
         return status or 1
 
 

@@ -35,6 +35,7 @@ MAX_VALUE = 1 << 16
 
 PIXEL_DATA = 0x7FE00010
 BEFORE_PIXELS = PIXEL_DATA - 1
+_FLOAT_PIXELS = frozenset({0x7FE00008, 0x7FE00009})
 _LARGE = frozenset({PIXEL_DATA, 0x7FE00001, 0x7FE00002})
 _CHARACTER_SET = 0x00080005
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -102,6 +103,8 @@ class ElementReader:
         """Position of the first element that has not been read."""
         self.has_ended = False
         """Whether the data set ends before the first element beyond the last one that was asked for."""
+        self.has_float_pixels = False
+        """Whether FloatPixelData or DoubleFloatPixelData were passed, which an object has in place of PixelData."""
         self._count = self._built = 0
         self._pending: _Head | None = None
         self._found: dict[BaseTag, RawDataElement | DataElement] = {}
@@ -121,6 +124,7 @@ class ElementReader:
             if head.tag > last:
                 break
             self._pending = None
+            self.has_float_pixels |= head.tag in _FLOAT_PIXELS
             if head.tag in self._tags:
                 self._read_listed(head)
             else:

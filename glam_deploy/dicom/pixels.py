@@ -17,7 +17,7 @@ from glam_deploy.dicom.header import Header, dicom_errors
 from glam_deploy.dicom.stored_bits import Bits
 from glam_deploy.dicom.transfer_syntaxes import jpeg2000, jpeg_lossless, jpeg_ls, rle
 from glam_deploy.dicom.transfer_syntaxes.segments import StreamError, StreamInfo
-from glam_deploy.errors import BackendUnavailable, DicomError
+from glam_deploy.errors import BackendUnavailable, DicomError, counted
 from glam_deploy.installation import install_command
 from glam_deploy.records import Notice, Pixels
 
@@ -46,6 +46,8 @@ class StoredImage:
     pixels: Pixels
     """uint8 (up to 8 bits stored) or uint16 [rows, columns], brighter is denser, padding 0, source frame."""
     notices: tuple[Notice, ...]
+    padding: str = ""
+    """Which pixels with a value above 0 became 0 because the header states that they are padding; "" for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +120,27 @@ def read_pixels(dataset: Dataset, header: Header) -> StoredImage:
     bits = _bits(header)
     values, bit_notices = _values(decoded, header, bits)
     pixels = bits.top - values if bits.inverted else values
+    removed = ""
     if bits.padding is None:
         _check_range(values, bits, decoded.stated)
     else:
         padding = stored_bits.is_padding(stored, bits) | stored_bits.is_padding(values, bits)
         _check_range(values[~padding], bits, decoded.stated)
+        removed = _removed(header, int(np.count_nonzero(pixels[padding] > 0)))
         pixels = np.where(padding, 0, pixels)
     return StoredImage(
         pixels=pixels.astype(np.uint8 if bits.top < 256 else np.uint16),
         notices=(*decoded.notices, *bit_notices, *_stream_notices(decoded.stated, header, bits)),
+        padding=removed,
     )
+
+
+def _removed(header: Header, count: int) -> str:
+    """`StoredImage.padding` for a number of pixels."""
+    if not count:
+        return ""
+    limit = "" if header.padding_limit is None else f" and PixelPaddingRangeLimit {header.padding_limit}"
+    return f"PixelPaddingValue {header.padding}{limit} make {counted(count, 'pixel')} above 0 background"
 
 
 def _bits(header: Header) -> Bits:

@@ -41,9 +41,10 @@ def read_view(
     unknown tags; they must not contradict known tags. Pixels are uint8 (up to 8 bits stored) or uint16 [rows, columns],
     source frame, no VOI LUT applied. `source.facts` has transfer_syntax, bits_stored, imager_pixel_spacing_mm ([row,
     column] or None), photometric_interpretation, sop_class, presentation_intent and voi; also
-    field_of_view_horizontal_flip if the header has it, and laterality_from if that is "option". Raises DicomError or
-    NotForThisNetwork (see `acceptance.check`, `views.view_of`), before the pixels are read if the header is sufficient,
-    and BackendUnavailable if a decoder is not installed; no message contains an identifier.
+    field_of_view_horizontal_flip if the header has it, laterality_from if that is "option", and padding if the header
+    states as padding what is above 0 (`StoredImage.padding`). Raises DicomError or NotForThisNetwork (see
+    `acceptance.check`, `views.view_of`), before the pixels are read if the header is sufficient, and
+    BackendUnavailable if a decoder is not installed; no message contains an identifier.
     """
     silence_pydicom()
     with _opened(path) as file:
@@ -55,18 +56,18 @@ def read_view(
         stored = views.stored_orientation(header, found)
         if horizontal_flip and stored and not stored.mirrored:
             raise DicomError("PatientOrientation states that the image is not stored mirrored", Remedy.NO_FLIP)
+        parsed.refuse_float_pixels()
         # pixels are read last, because a refused object may contain gigabytes of pixels
         dataset = parsed.read_through(PIXEL_DATA)
         store_parsed_values(dataset, header)
         image = read_pixels(dataset, header)
+    facts = _facts(header) | ({"padding": image.padding} if image.padding else {})
     return Mammogram(
         pixels=image.pixels,
         view=found,
         horizontal_flip=horizontal_flip or bool(stored and stored.mirrored),
         half_turn=bool(stored and stored.half_turn),
-        source=Source(
-            name=path.name, kind="dicom", uids=_valid_uids(header), facts=_facts(header), patient=read_patient(path)
-        ),
+        source=Source(name=path.name, kind="dicom", uids=_valid_uids(header), facts=facts, patient=read_patient(path)),
         notices=_merge_lossy_notices((*notices, *image.notices, *_orientation_notices(header, stored))),
     )
 
@@ -97,6 +98,7 @@ def _grey(path: Path) -> tuple[Header, StoredImage]:
         parsed = _Parsed(file, KEYWORDS)
         header = read_header(parsed.read_through(BEFORE_PIXELS))
         acceptance.check_grey(header)
+        parsed.refuse_float_pixels()
         dataset = parsed.read_through(PIXEL_DATA)
         store_parsed_values(dataset, header)
         return header, read_pixels(dataset, header)
@@ -194,12 +196,21 @@ class _Parsed:
         dataset.file_meta = self._meta
         return dataset
 
+    def refuse_float_pixels(self) -> None:
+        """Raise DicomError if the pixels, which were passed, are floats (PS3.3 C.7.6.24)."""
+        if self._reader.has_float_pixels:
+            raise DicomError(
+                "the pixels are in FloatPixelData or DoubleFloatPixelData, expected integers in PixelData: export the "
+                "object again with them"
+            )
+
     @contextmanager
     def tell_end(self) -> Iterator[None]:
         """Context that raises DicomError of the block as IncompleteObject if the data set ends before its pixels."""
         try:
             yield
         except DicomError as error:
+            self.refuse_float_pixels()
             if isinstance(error, IncompleteObject) or not self._reader.has_ended:
                 raise
             raise IncompleteObject(

@@ -37,6 +37,10 @@ MAX_BYTES = 8 * MAX_PIXELS
 """Largest file in bytes: `MAX_PIXELS` float64 values."""
 
 # a npy header is a Python literal, and numpy does not catch the exceptions of its parser
+_NO_NUMBERS = {
+    "c": "complex numbers", "O": "Python objects", "S": "text", "U": "text", "T": "text", "m": "times", "M": "times",
+}  # fmt: skip
+"""Kind of a numpy type that is not read -> what its values are; others are records."""
 _NPY_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, OSError, SyntaxError, RecursionError,
                MemoryError, tokenize.TokenError)  # fmt: skip
 
@@ -205,7 +209,9 @@ def _npy(content: bytes) -> Pixels:
         stream = BytesIO(content)
         shape, dtype, order = _npy_header(stream)
         if dtype.hasobject or dtype.kind not in "biuf":
-            raise InputError(f"the npy holds {dtype} (Python objects, text or records), expected numbers: convert it")
+            raise InputError(
+                f"the npy holds {dtype} ({_NO_NUMBERS.get(dtype.kind, 'records')}), expected real numbers: convert it"
+            )
         # numpy would allocate memory for any shape that a damaged header states
         length = len(content) - stream.tell()
         if int(np.prod(shape, dtype=object)) * dtype.itemsize != length:

@@ -148,7 +148,13 @@ def write_failure(out_dir: Path, stem: str, name: str, view: View | None, error:
 
 
 def require_free(out_dir: Path, stem: str) -> None:
-    """Raises UsageError if a result of this stem would overwrite a file that glam-deploy did not write."""
+    """Raises UsageError if `stem` is no plain file name, or its result would overwrite a file that glam-deploy did not
+    write.
+    """
+    if stem in ("", ".", "..") or Path(stem).name != stem or not _is_valid(stem):
+        raise UsageError(f"{stem!r} is not a stem for output files, expected a plain file name without folders")
+    if not _is_valid(out_dir):
+        raise UsageError(f"{str(out_dir)!r} is not a folder name, expected a path without null characters")
     with writing_to(out_dir):
         own = _listed_by(out_dir / (stem + REPORT))
         for path in (out_dir / (stem + suffix) for suffix in (REPORT, ARRAYS, PICTURE)):
@@ -157,6 +163,14 @@ def require_free(out_dir: Path, stem: str) -> None:
                     f"{path} exists and was not written by glam-deploy (it is not listed in a report {stem + REPORT}): "
                     "move it away, or choose an output folder other than that of the inputs"
                 )
+
+
+def _is_valid(path: str | Path) -> bool:
+    """Whether the system can have a file of this name."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def is_result(path: Path) -> bool:
@@ -226,8 +240,6 @@ def _folded(stem: str) -> str:
 @contextmanager
 def _staging(out_dir: Path, stem: str) -> Iterator[Path]:
     """Context with a temporary folder inside `out_dir` (the same file system, so that a rename is atomic)."""
-    if stem in ("", ".", "..") or Path(stem).name != stem:
-        raise UsageError(f"{stem!r} is not a stem for output files, expected a plain file name without folders")
     with writing_to(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=out_dir) as staged:
@@ -283,9 +295,10 @@ def _listed_by(path: Path) -> list[str]:
     """
     try:
         text = read_regular(path)
-        content = parse_json(text)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: not a file name
         return []
+    try:
+        content = parse_json(text)
     except ValueError:
         both = [path.stem + suffix for suffix in (ARRAYS, PICTURE)] if path.suffix == REPORT else []
         return [path.name, *both] if text.startswith(_BEGINNING) else []

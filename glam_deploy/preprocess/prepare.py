@@ -1,6 +1,7 @@
 """Mammogram -> PlacedView -> NetworkInput: the complete published preprocessing."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,9 +123,24 @@ def place(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FR
     `attached-foreground` (the outline is not that of a breast), `dark-surroundings` (a thick dark layer around the
     tissue), `hard-outline` (values do not rise as at the skin) and `background-not-zero` (noise outside the breast).
     """
-    check_pixels(mammogram.pixels, network_shape)
+    with _naming_padding(mammogram):
+        check_pixels(mammogram.pixels, network_shape)
     contiguous = replace(mammogram, pixels=np.ascontiguousarray(mammogram.pixels))
     return _place_turned(contiguous, network_shape) if mammogram.half_turn else _placed(contiguous, network_shape)
+
+
+@contextmanager
+def _naming_padding(mammogram: Mammogram) -> Iterator[None]:
+    """Context that names in an InputError which pixels the header made background, because they may be the cause."""
+    try:
+        yield
+    except InputError as error:
+        if not (padding := mammogram.source.facts.get("padding")):
+            raise
+        raise InputError(
+            f"{padding}: correct the tags if these are no padding. Without these pixels: {error.args[0]}",
+            *error.remedies,
+        ) from error
 
 
 def _placed(mammogram: Mammogram, network_shape: tuple[int, int]) -> PlacedView:
@@ -144,7 +160,8 @@ def locate(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_F
     Raises InputError if no pixel of the foreground remains after the erosion.
     """
     bordered = foreground.bordered_mask(mammogram.pixels)
-    breast = foreground.find_breast(bordered)
+    with _naming_padding(mammogram):
+        breast = foreground.find_breast(bordered)
     breast = breast.mirrored(mammogram.pixels.shape[1]) if mammogram.faces_left else breast
     mask = bordered[1:-1, 1:-1]
     placement, facts = _place(mask, breast, mammogram, network_shape)

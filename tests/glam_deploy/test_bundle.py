@@ -120,7 +120,10 @@ def test_unreadable_file() -> None:
         folder.chmod(0o755)
         fill(folder)
         (folder / "graphs/local.onnx").chmod(0)
-        with unprivileged(), pytest.raises(BundleError, match=r"local\.onnx cannot be read \(Permission denied\)"):
+        denied = (
+            r"local\.onnx cannot be read \(Permission denied\)\. Give this user the right to read it and its folder\.$"
+        )
+        with unprivileged(), pytest.raises(BundleError, match=denied):
             open_bundle(folder).read("graphs/local.onnx")
 
 

@@ -103,8 +103,8 @@ def data_below_a_file(folder: Path, _: pytest.MonkeyPatch) -> None:
     ("obstacle", "told"),
     [
         (dangling_link, "compose.yaml exists"),
-        (full_disk, "cannot be written (No space left on device), and nothing was"),
-        (data_below_a_file, "cannot be written (Not a directory), and nothing was"),
+        (full_disk, "cannot be written (No space left on device): free disk space, or"),
+        (data_below_a_file, "cannot be written (Not a directory): move the file away"),
     ],
 )
 def test_all_files_are_written_or_none(

@@ -1,4 +1,4 @@
-"""Standard output that cannot be written: the work is done, and one line and the exit code say what was lost."""
+"""Standard output that cannot be written: the work is done, and the exit code and, but for a pipe, one line say so."""
 
 import csv
 import os
@@ -16,9 +16,6 @@ from glam_deploy.cli.standard_streams import StandardStreams
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 
 FULL = "glam-deploy: standard output cannot be written (No space left on device): free disk space\n"
-BROKEN = (
-    "glam-deploy: standard output cannot be written (Broken pipe): let the program that reads it go on to the end\n"
-)
 
 
 def full() -> int:
@@ -33,7 +30,7 @@ def broken() -> int:
     return writer
 
 
-@pytest.mark.parametrize(("opened", "told"), [(full, FULL), (broken, BROKEN)])
+@pytest.mark.parametrize(("opened", "told"), [(full, FULL), (broken, "")])
 @pytest.mark.parametrize("options", [[], ["--json"]])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_all_images_are_recorded(

@@ -15,8 +15,17 @@ from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
+from glam_deploy.dicom.completeness import require_complete
 from glam_deploy.dicom.read import read_view
-from glam_deploy.errors import BackendUnavailable, DicomError, GlamError, IncompleteObject, NotForThisNetwork
+from glam_deploy.errors import (
+    BackendUnavailable,
+    DicomError,
+    GlamError,
+    IncompleteObject,
+    InputError,
+    NotForThisNetwork,
+)
+from glam_deploy.preprocess import place
 from glam_deploy.records import Mammogram, View
 
 LOSSLESS = (
@@ -237,6 +246,40 @@ def test_a_file_that_is_not_there_and_a_file_of_another_kind(tmp_path: Path) -> 
 def test_an_object_without_pixels_is_refused(write: Write) -> None:
     with pytest.raises(DicomError, match="PixelData is missing"):
         read_view(write(lambda dataset: dataset.__delattr__("PixelData")))
+
+
+@pytest.mark.parametrize(("keyword", "dtype"), [("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8")])
+@pytest.mark.parametrize("states_integers", [True, False])
+def test_pixels_that_are_floats_are_named(write: Write, keyword: str, dtype: str, states_integers: bool) -> None:
+    """PS3.3 C.7.6.24: in place of PixelData, without BitsStored, HighBit and PixelRepresentation."""
+
+    def as_floats(dataset: Dataset) -> None:
+        setattr(dataset, keyword, breast(View.L_CC).astype(dtype).tobytes())
+        del dataset.PixelData
+        if not states_integers:
+            dataset.BitsAllocated = 8 * np.dtype(dtype).itemsize
+            del dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+
+    path = write(as_floats)
+    with pytest.raises(DicomError, match="the pixels are in FloatPixelData or DoubleFloatPixelData, expected integers"):
+        read_view(path)
+    require_complete(path)
+
+
+def test_padding_that_covers_the_breast_is_named(write: Write) -> None:
+    """PS3.3 C.7.5.1.1.2; what is above 0 and stated as padding is the likely cause of an empty image."""
+
+    def pad(lowest: int, highest: int) -> Path:
+        return write(lambda dataset: dataset.update({"PixelPaddingValue": lowest, "PixelPaddingRangeLimit": highest}))
+
+    above = int(np.count_nonzero(breast(View.L_CC)))
+    message = rf"^PixelPaddingValue 0 and PixelPaddingRangeLimit 4095 make {above} pixels above 0 background: correct"
+    with pytest.raises(InputError, match=f"{message}.*The image is empty"):
+        place(read_view(pad(0, 4095)))
+    with pytest.raises(InputError, match=r"^PixelPaddingValue 2000 and .* 4095 make .*nowhere thicker than 200"):
+        place(read_view(pad(2000, 4095)))
+    with pytest.raises(InputError, match=r"^No part of the foreground"):
+        place(read_view(pad(0, 0)))
 
 
 def _append_pixels(path: Path, length: int) -> None:

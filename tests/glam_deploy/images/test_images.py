@@ -193,6 +193,8 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ("a.npy", lambda p: np.save(p, GREY8.astype(np.int16)), "int16"),
     ("a.npy", lambda p: np.save(p, GREY8[None]), "[1, 40, 30]"),
     ("a.npy", lambda p: np.save(p, np.array([{"a": 1}]), allow_pickle=True), "Python objects"),
+    ("a.npy", lambda p: np.save(p, GREY8.astype(np.complex64)), "complex64 (complex numbers)"),
+    ("a.npy", lambda p: np.save(p, np.array([["a"]])), "(text)"),
     ("a.npy", lambda p: np.save(p, np.zeros((0, 5), np.uint8)), "0 x 5"),
 ]
 

@@ -211,11 +211,16 @@ def test_files_of_ours_are_known_by_name(make_result, pixels, tmp_path):
     assert ours == {"1.2.840.json", "1.2.840.npz", "1.2.840.png"}
 
 
-@pytest.mark.parametrize("stem", ["", ".", "..", "a/b", "../x"])
+@pytest.mark.parametrize("stem", ["", ".", "..", "a/b", "../x", "a\0b", "\ud800"])
 def test_a_stem_is_a_plain_name(tmp_path, stem):
     with pytest.raises(UsageError, match="plain file name"):
         write_failure(tmp_path, stem, "x.dcm", None, InputError("broken"))
     assert not names(tmp_path)
+
+
+def test_a_folder_that_no_system_has(tmp_path):
+    with pytest.raises(UsageError, match="not a folder name"):
+        write_failure(tmp_path / "a\0b", "x", "x.dcm", None, InputError("broken"))
 
 
 def test_a_name_that_is_not_utf_8_still_makes_valid_json(make_result, pixels, tmp_path):
