@@ -27,6 +27,10 @@ Box = tuple[int, int, int, int]
 Facts = Mapping[str, Any]
 """JSON values by name, of open shape: attributes of a header, or the provenance of a result (docs/outputs.md)."""
 
+UID_KEYWORDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+PATIENT_KEYWORDS = ("PatientID", "PatientBirthDate", "StudyDate")
+"""DICOM elements that are equal in all images of one patient at one time."""
+
 MAX_PIXELS = 100_000_000
 """Largest number of pixels of an image: three times the largest mammogram; more means a damaged or hostile header."""
 
@@ -81,11 +85,11 @@ class Source:
     kind: str
     """"dicom", "png", "tiff", "npy" or "array"."""
     uids: Mapping[str, str] = field(default_factory=dict)
-    """DICOM keyword -> UID (SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID); empty for other kinds."""
+    """DICOM keyword of `UID_KEYWORDS` -> UID; empty for other kinds."""
     facts: Facts = field(default_factory=dict)
     """Further attributes for later stages (bits stored, pixel spacing in mm, transfer syntax, ...)."""
     patient: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Keyword of `dicom.read.PATIENT_KEYWORDS` -> SHA-256, to find images of another patient or time in one exam; empty
+    """Keyword of `PATIENT_KEYWORDS` -> SHA-256, to find images of another patient or time in one exam; empty
     for other kinds. A date can be found from its digest by trying all, so no report, table or log has it."""
 
 

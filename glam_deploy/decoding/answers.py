@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from glam_deploy.dicom.header import UID_KEYWORDS
-from glam_deploy.dicom.read import PATIENT_KEYWORDS
 from glam_deploy.errors import (
     BackendUnavailable,
     DicomError,
@@ -23,7 +21,7 @@ from glam_deploy.errors import (
     NotForThisNetwork,
     Remedy,
 )
-from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
+from glam_deploy.records import MAX_PIXELS, PATIENT_KEYWORDS, UID_KEYWORDS, Mammogram, Notice, Pixels, Source, View
 
 LONGEST_TEXT = 2000
 """Characters of a text; messages of errors and notices have a few hundred."""

@@ -18,7 +18,6 @@ import numpy as np
 from glam_deploy.decoding import start
 from glam_deploy.decoding.answers import Answer, Refusal
 from glam_deploy.decoding.messages import Ended, Ready, Request, close, receive, sealed_memory, send
-from glam_deploy.dicom import read
 from glam_deploy.errors import GlamError, InputError, InternalError, Remedy, fault
 from glam_deploy.reading import read_under_name
 from glam_deploy.records import Mammogram
@@ -31,7 +30,10 @@ _GRACE_S = 5
 
 def serve(control: socket.socket, *, niceness: int) -> None:
     """Read images until the caller closes the channel. `niceness`: added once ready."""
-    read.silence_pydicom()
+    with suppress(ModuleNotFoundError):  # without the extra "dicom" it reads pictures
+        from glam_deploy.dicom.read import silence_pydicom
+
+        silence_pydicom()
     for name in DECODERS:
         with suppress(ImportError):  # the image that needs it will say so
             importlib.import_module(name)
@@ -112,7 +114,9 @@ def _read(request: Request, content: int | None) -> Mammogram:
     if content is not None:
         path = Path(f"/proc/self/fd/{content}")
         return read_under_name(path, PurePath(request.path), for_processing=request.for_processing)
-    return read.read_view(Path(request.path), for_processing=request.for_processing)
+    from glam_deploy.dicom.read import read_view
+
+    return read_view(Path(request.path), for_processing=request.for_processing)
 
 
 def _send_view(channel: socket.socket, mammogram: Mammogram) -> None:

@@ -13,9 +13,9 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from glam_deploy.dicom.header import UID_KEYWORDS, Header
+from glam_deploy.dicom.header import Header
 from glam_deploy.errors import DicomError, NotForThisNetwork, Remedy
-from glam_deploy.records import MAX_PIXELS, Notice
+from glam_deploy.records import MAX_PIXELS, UID_KEYWORDS, Notice
 
 FOR_PRESENTATION = DigitalMammographyXRayImageStorageForPresentation
 FOR_PROCESSING = DigitalMammographyXRayImageStorageForProcessing

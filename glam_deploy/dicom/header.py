@@ -18,8 +18,7 @@ from glam_deploy.dicom.terms import Term
 from glam_deploy.dicom.values import Elements
 from glam_deploy.dicom.values import dicom_errors as dicom_errors  # noqa: PLC0414 (the package takes it from here)
 from glam_deploy.errors import DicomError
-
-UID_KEYWORDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+from glam_deploy.records import UID_KEYWORDS
 
 _TEXTS = {
     "modality": "Modality",

@@ -17,16 +17,13 @@ from pydicom.uid import UID
 
 from glam_deploy.dicom import acceptance, views
 from glam_deploy.dicom.elements import BEFORE_PIXELS, PIXEL_DATA
-from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, Header, dicom_errors, read_header, store_parsed_values
+from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header, store_parsed_values
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import StoredImage, read_pixels
 from glam_deploy.dicom.values import LIBRARY_ERRORS, Elements
 from glam_deploy.errors import DicomError, IncompleteObject, Remedy, UsageError, unreadable
-from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
+from glam_deploy.records import MAX_PIXELS, PATIENT_KEYWORDS, UID_KEYWORDS, Mammogram, Notice, Pixels, Source, View
 from glam_deploy.regular import open_regular
-
-PATIENT_KEYWORDS = ("PatientID", "PatientBirthDate", "StudyDate")
-"""Elements that are equal in all images of one patient at one time."""
 
 MAX_BYTES = 4 * MAX_PIXELS
 """Largest number of bytes read from one object, after inflation: twice the size of `MAX_PIXELS` 16-bit pixels."""

@@ -13,11 +13,11 @@ from pydicom.uid import UID
 
 from glam_deploy.dicom import acceptance, views
 from glam_deploy.dicom.elements import PIXEL_DATA
-from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, Header, dicom_errors, read_header
+from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.read import silence_pydicom
 from glam_deploy.errors import Caller, DicomError, NotForThisNetwork
-from glam_deploy.records import View
+from glam_deploy.records import UID_KEYWORDS, View
 
 MAX_HEADER = 4 << 20
 """Largest number of bytes read or inflated to classify an object; elements that are not listed are skipped."""

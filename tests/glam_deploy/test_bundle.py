@@ -142,12 +142,17 @@ def test_unreadable_file() -> None:
         b"\xff\xfe",
         b"{}",
         b'{"manifest_version": 3}',
-        b"[" * 100_000,
     ],
 )
 def test_no_manifest_at_all(folder: Path, text: bytes) -> None:
     (folder / MANIFEST).write_bytes(text)
     with pytest.raises(BundleError, match=r"not a bundle's manifest\. Export the checkpoint again"):
+        open_bundle(folder)
+
+
+def test_a_manifest_that_is_nested_too_deeply(folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(b"[" * 100_000)
+    with pytest.raises(BundleError, match=r"nested too deeply.*export the checkpoint again"):
         open_bundle(folder)
 
 
