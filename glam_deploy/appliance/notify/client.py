@@ -10,6 +10,7 @@ from glam_deploy.appliance.notify.message import Message
 from glam_deploy.appliance.targets import read_secret, tls_files
 from glam_deploy.dicom.net.dicomweb import WebPeer
 from glam_deploy.dicom.net.peer import tls_context
+from glam_deploy.dicom.net.verification import verifying_context
 from glam_deploy.errors import PeerError
 from glam_deploy.regular import require_small
 
@@ -69,11 +70,10 @@ def secure_context(tls: Tls | None, authority: Path | None) -> ssl.SSLContext:
     try:
         if authority:
             require_small(authority)
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authority)
+        context = verifying_context(ssl.Purpose.SERVER_AUTH, authority)
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
         raise PeerError(f"{authority} cannot be used ({reason}): expected a readable PEM file") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 

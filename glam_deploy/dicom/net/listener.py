@@ -21,6 +21,7 @@ from glam_deploy.dicom.net.bounded_socket import MAX_PDU, TOO_SLOW, PendingConne
 from glam_deploy.dicom.net.delivery import Commitment
 from glam_deploy.dicom.net.files import read_report, reported
 from glam_deploy.dicom.net.peer import TlsFiles, silence_pynetdicom
+from glam_deploy.dicom.net.verification import verifying_context
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
 from glam_deploy.dicom.read import silence_pydicom
 from glam_deploy.errors import DicomError, UsageError
@@ -232,8 +233,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     """
     try:
         require_small(files.certificate, files.key, files.authority)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.authority)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = verifying_context(ssl.Purpose.CLIENT_AUTH, files.authority)
         context.verify_mode = ssl.CERT_REQUIRED
         # without a password OpenSSL would prompt on the terminal
         context.load_cert_chain(files.certificate, files.key, password="")

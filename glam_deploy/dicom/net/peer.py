@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from glam_deploy.dicom.net.verification import verifying_context
 from glam_deploy.errors import PeerError
 from glam_deploy.regular import require_small
 
@@ -51,8 +52,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     """
     try:
         require_small(files.certificate, files.key, files.authority)
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=files.authority)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = verifying_context(ssl.Purpose.SERVER_AUTH, files.authority)
         # without a password OpenSSL would prompt on the terminal
         context.load_cert_chain(files.certificate, files.key, password="")
     except OSError as error:  # SSLError is one
