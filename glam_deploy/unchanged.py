@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from glam_deploy.errors import InputError, disk_reason
+from glam_deploy.errors import InputError, unreadable
 from glam_deploy.regular import open_regular
 
 _FRESH_S = 10.0
@@ -69,4 +69,4 @@ def _is_fresh(status: tuple[int, ...]) -> bool:
 
 
 def _unreadable(error: OSError) -> InputError:
-    return InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights")
+    return InputError(f"the file cannot be read {unreadable(error)}")
