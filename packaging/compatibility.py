@@ -28,7 +28,15 @@ LEFT_OUT = {"dev", "tensorrt", "tensorrt-rtx"}
 
 def lacking(requirements: Iterable[str], python: str, platform: str) -> str | None:
     """None if all have wheels; else the first package that lacks them, or the message of uv."""
-    options = ["--quiet", "--no-header", "--only-binary", ":all:", "--default-index", "https://pypi.org/simple"]
+    options = [
+        "--quiet",
+        "--no-header",
+        "--native-tls",
+        "--only-binary",
+        ":all:",
+        "--default-index",
+        "https://pypi.org/simple",
+    ]
     command = [sys.executable, "-m", "uv", "pip", "compile", *options]
     command += ["--python-version", python, "--python-platform", platform, "-"]
     environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}

@@ -39,7 +39,7 @@ def test_extras_can_be_installed_together(extras: str, versions: str, python: st
     wanted = tmp_path / "requirements.in"
     lines = [str(each) for extra in ("", *extras.split(",")) for each in REQUIRED[extra] if each.name != NOT_ON_PYPI]
     wanted.write_text("".join(f"{line}\n" for line in lines))
-    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", str(wanted)]
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--native-tls", str(wanted)]
     command += ["--default-index", "https://pypi.org/simple", "--python-version", python, "--python-platform", PLATFORM]
     if versions == "tested":
         command += ["--constraint", str(ROOT / "constraints.txt")]
