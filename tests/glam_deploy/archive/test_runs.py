@@ -4,12 +4,14 @@ import hashlib
 import os
 import signal
 import tarfile
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from mammograms import breast, write_mg
@@ -26,6 +28,7 @@ from support.archive import (
     write_views,
 )
 from support.decoders import MISDEEDS, RISCV, DecodedSource, program
+from support.engines import small_view
 
 from glam_bench.simulated_pipeline import Simulation
 from glam_deploy.archive.actors import EnginePlan
@@ -356,3 +359,16 @@ def test_ten_interruptions_at_random(ray: Any, tmp_path: Path) -> None:
     assert stopped >= 5  # afterwards there may be nothing left to interrupt
     Driver(ray, plan_of(tmp_path / "in", tmp_path / "out")).run()
     assert Counter(outcomes_in(tmp_path / "out").values()) == Counter(expected.values())
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_images_of_one_name_have_two_results(ray: Any, tmp_path: Path) -> None:
+    pixels = small_view().pixels
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for image in (pixels, pixels // 2):
+            archive.writestr("0_L-CC.png", cv2.imencode(".png", image)[1].tobytes())
+    assert Driver(ray, plan_of(path, tmp_path / "out")).run() == {"done": 2}
+    locations = {f"{path}!0_L-CC.png", f"{path}!0_L-CC.png!2"}
+    for table in ("files", "views"):
+        assert {row["location"] for row in rows(tmp_path / "out", table)} == locations

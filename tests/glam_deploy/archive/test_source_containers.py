@@ -9,17 +9,12 @@ import zipfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-from support.archive import plan_of, rows
 from support.archives import dicom, reason, write_tar
-from support.engines import small_view
 
 from glam_deploy.archive.decoder import decode_here
-from glam_deploy.archive.driver import Driver
 from glam_deploy.archive.reader import EntryReader
 from glam_deploy.archive.sources import containers, open_source
 from glam_deploy.archive.sources.base import Entry, Source
@@ -54,18 +49,6 @@ def test_two_members_of_one_name_are_two_entries(tmp_path: Path, name: str, kind
         assert all("extract it" in reason(source, entry) for entry in entries)
     else:
         assert [source.read(entry) for entry in entries] == [b"one", b"other", b"third"]
-
-
-@pytest.mark.ray
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_two_images_of_one_name_have_two_results(ray: Any, tmp_path: Path) -> None:
-    pixels = small_view().pixels
-    members = [("0_L-CC.png", cv2.imencode(".png", image)[1].tobytes()) for image in (pixels, pixels // 2)]
-    path = write(tmp_path / "twice.zip", members)
-    assert Driver(ray, plan_of(path, tmp_path / "out")).run() == {"done": 2}
-    locations = {f"{path}!0_L-CC.png", f"{path}!0_L-CC.png!2"}
-    for table in ("files", "views"):
-        assert {row["location"] for row in rows(tmp_path / "out", table)} == locations
 
 
 def npy(value: int) -> bytes:
