@@ -1,4 +1,4 @@
-"""Texts in TOML: what `tomllib` reads is the same here, and what it cannot bear is an error with a message."""
+"""The TOML parser: equal to `tomllib` for valid text; a TomlFault for text that is too large or too deep."""
 
 import tomllib
 

@@ -24,7 +24,7 @@ def full() -> int:
 
 
 def broken() -> int:
-    """The end of a pipe that nobody reads."""
+    """Write end of a pipe whose read end is closed: writing to it raises BrokenPipeError."""
     reader, writer = os.pipe()
     os.close(reader)
     return writer
