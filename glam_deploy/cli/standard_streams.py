@@ -4,38 +4,48 @@ The work of a command does not depend on them: it goes on. If output is lost, th
 tell it.
 """
 
+import os
 import sys
-from io import BufferedWriter, RawIOBase, TextIOWrapper
-from typing import Any
+from io import TextIOWrapper
 
 import click
 
 from glam_deploy.errors import unwritable
 
 
-class _Sink(RawIOBase):
-    """Writes to another raw stream up to the first error, which it keeps; what follows is dropped."""
+class _Guarded(TextIOWrapper):
+    """Text over the buffer of another stream, up to the first error, which it keeps; what follows is dropped.
 
-    def __init__(self, raw: RawIOBase) -> None:
-        self._raw = raw
+    The buffer and the raw stream stay Python's own: Ctrl-C in a raw stream written in Python comes after the bytes were
+    written and before their number is returned, and the buffer writes them again.
+    """
+
+    def __init__(self, stream: TextIOWrapper) -> None:
+        super().__init__(
+            stream.buffer, encoding=stream.encoding, errors="backslashreplace",
+            line_buffering=stream.line_buffering, write_through=stream.write_through,
+        )  # fmt: skip
         self.error: OSError | None = None
 
-    def writable(self) -> bool:
-        return True
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._drop_the_rest(error)
+            return len(text)
 
-    def fileno(self) -> int:
-        return self._raw.fileno()
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._drop_the_rest(error)
 
-    def isatty(self) -> bool:
-        return self._raw.isatty()
-
-    def write(self, data: Any) -> int | None:
-        if self.error is None:
-            try:
-                return self._raw.write(data)
-            except OSError as error:
-                self.error = error
-        return memoryview(data).nbytes
+    def _drop_the_rest(self, error: OSError) -> None:
+        """From now on the file descriptor, which the buffer will be flushed to, is the null device."""
+        self.error = self.error or error
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
 
 
 class StandardStreams:
@@ -63,19 +73,16 @@ class StandardStreams:
         return status or 1
 
 
-def _guard(name: str) -> _Sink | None:
+def _guard(name: str) -> _Guarded | None:
     """Replace a stream of `sys`; None if it writes to no file, or is missing."""
     stream = getattr(sys, name)
     if not isinstance(stream, TextIOWrapper):
         return None
-    stream.reconfigure(errors="backslashreplace")
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # PYTHONUNBUFFERED leaves out the buffer
-    if not isinstance(raw, RawIOBase):
+    try:
+        stream.fileno()
+    except ValueError:  # closed, or in memory
         return None
     stream.flush()
-    sink, is_prompt = _Sink(raw), stream.line_buffering or stream.write_through
-    guarded = TextIOWrapper(
-        BufferedWriter(sink), encoding=stream.encoding, errors=stream.errors, line_buffering=is_prompt
-    )
+    guarded = _Guarded(stream)
     setattr(sys, name, guarded)
-    return sink
+    return guarded

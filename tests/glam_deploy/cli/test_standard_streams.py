@@ -2,6 +2,8 @@
 
 import csv
 import os
+import signal
+import struct
 import subprocess
 import sys
 from io import BufferedWriter, FileIO, TextIOWrapper
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import FAKE, Start
+from support.until import until
 
 from glam_deploy.cli.main import COMMANDS, exit_code
 from glam_deploy.cli.standard_streams import StandardStreams
@@ -87,3 +90,26 @@ def test_names_that_the_encoding_lacks(start: Start, bundle: Path, image: Path, 
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert r"\xe9_L-CC.png" in out
+
+
+COUNTING = """
+from glam_deploy.cli.main import run
+def count():
+    for first, end in ((0, 512), *((n, n + 1024) for n in range(512, 100_000, 1024))):
+        print("".join(f"{n:07}\\n" for n in range(first, end)), end="", flush=True)
+run(count)
+"""
+"""Prints a page of 4096 bytes, then two at a time, as many as Python's buffer holds."""
+
+
+def test_ctrl_c_in_the_middle_of_a_write_doubles_nothing(start: Start) -> None:
+    """A pipe of 16 pages takes half of the last write, which waits for room for the rest until the signal comes."""
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    process = start(code=COUNTING)
+    capacity = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
+    until(lambda: struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, b"0000")) == (capacity,))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (130, "stopped\n")
+    assert len(out) >= capacity
+    assert "".join(f"{n:07}\n" for n in range(100_000)).startswith(out)

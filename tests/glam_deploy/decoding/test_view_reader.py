@@ -19,7 +19,7 @@ from mammograms import breast, transcode, write_mg
 from PIL import Image
 from pydicom import uid
 from pydicom.uid import JPEGLSLossless
-from support.commands import without
+from support.commands import PATHS, without
 from support.decoders import HANG_S, MISDEEDS, NO_LANDLOCK, RISCV, program
 from support.until import until
 
@@ -391,6 +391,7 @@ def test_several_threads_have_a_process_each_that_is_used_again(tmp_path: Path) 
 
 def test_pictures_are_read_where_pydicom_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `archive` does without the extra "dicom"; an object is refused with the line that installs it."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, PATHS)))
     monkeypatch.setattr(view_reader, "_PROGRAM", without("pydicom", code=view_reader._PROGRAM))
     Image.fromarray(pixels := breast(View.L_CC)).save(tmp_path / (picture := PurePath("a_L-CC.png")))
     with closing(ViewReader(longest_s=60)) as reader:
