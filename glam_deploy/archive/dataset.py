@@ -146,7 +146,7 @@ class Dataset:
         known = self._ledger.instance(instance)
         return known.entry if known is not None and known.status == DONE else ""
 
-    def is_ambiguous(self, uid: str) -> bool:
+    def has_ambiguous(self, uid: str) -> bool:
         """Whether images with different results have this SOPInstanceUID, as in their rows; "" is that of none."""
         key = uid_key(uid)
         return key is not None and self._ledger.has_ambiguous(key)

@@ -86,7 +86,7 @@ class Recorder:
         """Files that are written for an entry: those of the run, but no SEG and SR with an ambiguous UID."""
         assert task.fingerprint is not None
         uid = self._identifiers.uid(task.fingerprint.uids.get("SOPInstanceUID", ""))
-        return objects and replace(objects, ambiguous=self._dataset.is_ambiguous(uid))
+        return objects and replace(objects, ambiguous=self._dataset.has_ambiguous(uid))
 
     def finish(self, task: Task, finding: Finding) -> None:
         """Record the finding of an entry, and the duplicates of its instance."""

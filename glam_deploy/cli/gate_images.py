@@ -19,7 +19,7 @@ from glam_deploy.input_files import find_inputs
 from glam_deploy.installation import require
 from glam_deploy.reading import read, read_standardized
 from glam_deploy.records import Mammogram, View
-from glam_deploy.regular import open_regular
+from glam_deploy.unchanged import file_sha256
 
 EXAM_SEED = 0
 
@@ -78,7 +78,8 @@ class FolderImages:
         total = hashlib.sha256()
         for path in self.images:
             for file in filter(None, (path, self._mask(path))):
-                total.update(_file_sha256(file))
+                with suppress(InputError):  # reported as unreadable when it is read
+                    total.update(bytes.fromhex(file_sha256(file)))
         return total.hexdigest()
 
     def _image(self, path: Path) -> Image:
@@ -203,11 +204,3 @@ def _demo(bundle_folder: Path) -> Path | None:
     """The folder of `glam-deploy demo` that has the bundle; None if it is in no such folder."""
     place = bundle_folder.resolve().parent
     return place if (place / "exam").is_dir() and (place / "masks").is_dir() else None
-
-
-def _file_sha256(path: Path) -> bytes:
-    try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return b""  # reported as unreadable when it is read
