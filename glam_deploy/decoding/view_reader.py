@@ -213,7 +213,9 @@ class ViewReader:
 
     def _wait(self, channel: socket.socket, deadline: float) -> None:
         """Return when a process has sent something; `deadline` in seconds of the monotonic clock."""
-        while not select.select([channel], [], [], POLL_S)[0]:
+        poll = select.poll()  # `select` takes no descriptor above 1023, which a server can have
+        poll.register(channel, select.POLLIN)
+        while not poll.poll(POLL_S * 1e3):
             if self._stop.is_set():
                 self.kill()
                 raise Stopped

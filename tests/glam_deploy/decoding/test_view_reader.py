@@ -16,10 +16,8 @@ import numpy as np
 import pytest
 from hostile import closed, with_elements
 from mammograms import breast, transcode, write_mg
-from PIL import Image
 from pydicom import uid
 from pydicom.uid import JPEGLSLossless
-from support.commands import PATHS, without
 from support.decoders import HANG_S, MISDEEDS, NO_LANDLOCK, RISCV, program
 from support.until import until
 
@@ -387,15 +385,3 @@ def test_several_threads_have_a_process_each_that_is_used_again(tmp_path: Path) 
         assert processes[0] == first and len(processes) <= 2
     for process in processes:
         until(lambda process=process: not Path(f"/proc/{process}").exists())
-
-
-def test_pictures_are_read_where_pydicom_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `archive` does without the extra "dicom"; an object is refused with the line that installs it."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, PATHS)))
-    monkeypatch.setattr(view_reader, "_PROGRAM", without("pydicom", code=view_reader._PROGRAM))
-    Image.fromarray(pixels := breast(View.L_CC)).save(tmp_path / (picture := PurePath("a_L-CC.png")))
-    with closing(ViewReader(longest_s=60)) as reader:
-        found = reader.read_content((tmp_path / picture).read_bytes(), picture, for_processing=False)
-        np.testing.assert_array_equal(found.pixels, pixels)
-        with pytest.raises(GlamError, match=r"pip install .*dicom"):
-            reader.read_content(write_mg(tmp_path / "a.dcm").read_bytes(), PurePath("a.dcm"), for_processing=False)
