@@ -11,7 +11,7 @@ from typing import NoReturn
 from glam_deploy.errors import InputError, UsageError, unreadable
 from glam_deploy.images import image_files
 from glam_deploy.regular import open_regular
-from glam_deploy.signatures import HEAD, SIGNATURES, Kind
+from glam_deploy.signatures import HEAD, SIGNATURES, Kind, may_be_image
 
 SUFFIXES = frozenset({*image_files.SUFFIXES, ".dcm", ".dicom"})
 """Suffixes of images in lower case; a file with one of them counts as an image, whatever its content."""
@@ -25,11 +25,12 @@ def find_inputs(
     """Image files of `paths`, without repeats: files as given, folders searched recursively in sorted order.
 
     In a folder, images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case), and DICOM files also
-    by content, with those that lack preamble or header. A file that cannot be opened is included if it has such a
-    suffix or none, as files on DICOM media (PS3.10 section 8.2); reading it then raises the error. `on_passed_over` is
-    called with each folder and its other files, if there are any, without hidden files and DICOMDIR. Links are
-    followed, and each folder is searched once. A folder whose path is too long for the system (PATH_MAX) is included as
-    if it were a file, because it may hold images; reading it raises the error.
+    by content, with those that lack preamble or header. A file without a suffix, as on DICOM media (PS3.10 section
+    8.2), that cannot be opened, or may be a damaged or packed image, is included too; reading it then raises the error.
+    So is a file with such a suffix that cannot be opened. `on_passed_over` is called with each folder and its other
+    files, if there are any, without hidden files and DICOMDIR. Links are followed, and each folder is searched once. A
+    folder whose path is too long for the system (PATH_MAX) is included as if it were a file, because it may hold
+    images; reading it raises the error.
 
     Raises UsageError for a path that does not exist or cannot be accessed, another folder that cannot be searched, and
     a folder without images.
@@ -67,6 +68,14 @@ def head_of(path: Path) -> bytes:
         raise InputError("the path is a folder, expected a file: name the files in it") from error
     except OSError as error:
         raise InputError(f"the file cannot be read {unreadable(error)}") from error
+
+
+def has_image(name: PurePath, head: bytes) -> bool:
+    """Whether a file of a folder or container counts as an image by its content, or may be one that is damaged.
+
+    `name`: of the file; `head`: its first `HEAD` bytes.
+    """
+    return resembles_dicom(head) or (has_no_suffix(name) and may_be_image(head))
 
 
 def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:
@@ -131,6 +140,6 @@ def looks_like_image(path: Path) -> bool:
     named = suffix in SUFFIXES
     try:
         # opening a pipe would block
-        return stat.S_ISREG(path.stat().st_mode) and (named or resembles_dicom(head_of(path)))
+        return stat.S_ISREG(path.stat().st_mode) and (named or has_image(path, head_of(path)))
     except (OSError, InputError):
         return named or has_no_suffix(path)

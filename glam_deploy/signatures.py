@@ -109,3 +109,18 @@ SIGNATURES: Mapping[Kind, Matches] = MappingProxyType(
 def kind_of(head: bytes) -> Kind | None:
     """Format of a file by its first bytes (`head`: `HEAD` bytes, or the whole file); None if it is not in `Kind`."""
     return next((kind for kind, matches in SIGNATURES.items() if matches(head)), None)
+
+
+_DOCUMENTS = frozenset({Kind.PDF, Kind.WEB_PAGE, Kind.JSON, Kind.ONNX, Kind.PICKLE})
+_CONTROL = frozenset(range(32)) - frozenset(b"\t\n\f\r\x1a\x1b")
+"""Characters that a text in ASCII, UTF-8, Latin-1 or a national encoding does not have."""
+
+
+def may_be_image(head: bytes) -> bool:
+    """Whether a file of unknown name may be an image that is damaged, packed or of a format that is not read.
+
+    `head`: `HEAD` bytes, or the whole file. False for text and for documents.
+    """
+    if (kind := kind_of(head)) is not None:
+        return kind not in _DOCUMENTS
+    return not (head.startswith((b"\xff\xfe", b"\xfe\xff")) or _CONTROL.isdisjoint(head))

@@ -26,7 +26,7 @@ from glam_deploy.errors import (
     unreadable,
 )
 from glam_deploy.images import image_files
-from glam_deploy.input_files import find_inputs, has_no_suffix, head_of, is_dicom
+from glam_deploy.input_files import find_inputs, head_of, is_dicom
 from glam_deploy.outputs.writer import is_result
 from glam_deploy.records import Mammogram
 from glam_deploy.unchanged import unchanged
@@ -91,7 +91,7 @@ class _FolderReader:
 
     def files(self) -> FolderFiles:
         by_uid: dict[str, list[SourceFile]] = {}
-        for path in find_inputs([self._folder], on_passed_over=self._pass_over):
+        for path in find_inputs([self._folder]):
             if is_result(path):
                 continue
             found = self._examined(path)
@@ -102,12 +102,6 @@ class _FolderReader:
         for same_uid in by_uid.values():
             self._choose([*self._without_duplicates(same_uid)])
         return FolderFiles(mammograms=self._mammograms, unused=self._unused)
-
-    def _pass_over(self, folder: Path, others: Sequence[Path]) -> None:
-        """Leave the files without a suffix, of which each may be a damaged or packed image."""
-        for path in others:
-            if has_no_suffix(path) and path.is_file():
-                self._leave(path, "skipped", _foreign_content(path))
 
     def _examined(self, path: Path) -> SourceFile | _Unusable:
         """The mammogram in a file, if it is one that can be identified."""

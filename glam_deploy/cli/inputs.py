@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import click
-
 from glam_deploy.cli import console
 from glam_deploy.errors import UsageError, counted
 from glam_deploy.images import image_files
-from glam_deploy.input_files import find_inputs, has_no_suffix
+from glam_deploy.input_files import find_inputs
 from glam_deploy.outputs.writer import is_result, names_in_the_way, require_free, stem_of, unique_stems
 from glam_deploy.records import VIEW_NAMES, View
 from glam_deploy.regular import open_regular
@@ -97,16 +95,9 @@ def _is_outline(path: Path) -> bool:
 
 
 def _print_passed_over(folder: Path, others: Sequence[Path]) -> None:
-    """Print how many files were passed over; also with -q if one of them has no suffix and may be an image."""
-    others = [path for path in others if not is_result(path)]
-    if not others:
-        return
-    text = f"{counted(len(others), 'other file')} in {folder} {'was' if len(others) == 1 else 'were'} passed over"
-    if unnamed := [path for path in others if has_no_suffix(path)]:
-        text += f", {len(unnamed)} of them without a suffix, such as {unnamed[0]}"
-        click.echo(console.printable(text), err=True)
-    else:
-        console.err.print(text, soft_wrap=True)
+    if number := sum(not is_result(path) for path in others):
+        verb = "was" if number == 1 else "were"
+        console.err.print(f"{counted(number, 'other file')} in {folder} {verb} passed over", soft_wrap=True)
 
 
 # tables of views

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import IO, Any, BinaryIO, NoReturn
 
@@ -24,7 +25,7 @@ from glam_deploy.archive.sources.locations import is_container_name, is_hidden, 
 from glam_deploy.archive.sources.storage import open_binary, read_bounded
 from glam_deploy.errors import GlamError, InputError
 from glam_deploy.images import foreign
-from glam_deploy.input_files import resembles_dicom
+from glam_deploy.input_files import has_image
 from glam_deploy.signatures import HEAD, Kind, kind_of
 
 MAX_STEP = 64 << 20
@@ -72,7 +73,7 @@ class Member:
             return True
         try:
             with _damage("the member is damaged"), self.open() as file:
-                return resembles_dicom(file.read(HEAD))
+                return has_image(PurePosixPath(self.name), file.read(HEAD))
         except InputError:
             return may_be_image(self.name)
 

@@ -29,7 +29,8 @@ def tree(tmp_path: Path) -> Path:
     for name, content in {
         "b/1.2.3": dicom("uid"), "b/x.png": b"p", "b/notes.txt": b"t", "b/DICOMDIR": dicom("dir"), "a.dcm": b"broken",
         "c/d/e.IMA": dicom("siemens"), "c/.hidden.dcm": dicom("h"), ".git/x.dcm": dicom("g"),
-        "dicomdir.;1": dicom("dir"), "c/headless": dicom("headless")[128:],
+        "dicomdir.;1": dicom("dir"), "c/headless": dicom("headless")[128:], "c/README": b"f\xfcr \xc4rzte\r\n",
+        "c/d/IM1": b"", "c/d/IM2": bytes(600), "c/d/1.2.840.1": gzip.compress(dicom("packed")), "c/d/LICENSE": b"all",
     }.items():  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -46,6 +47,9 @@ def tree(tmp_path: Path) -> Path:
 def test_a_folder_has_the_files_that_run_finds(tree: Path) -> None:
     found = locations(open_source([str(tree)]))
     assert sorted(found) == sorted(str(path) for path in find_inputs([tree]))
+    assert {Path(path).name for path in found} >= {"IM1", "IM2", "1.2.840.1"} and not {
+        path for path in found if path.endswith(("README", "LICENSE"))
+    }
     assert found[0].endswith("a.dcm"), "files of a folder come before its folders"
     assert found == locations(open_source([str(tree)]))
 
@@ -110,6 +114,8 @@ MEMBERS = [
     ("DICOMDIR", dicom("dir")),
     ("q/dicomdir", dicom("dir")),
     ("q/headless.ima", dicom("3")[128:]),
+    ("q/IM7", bytes(600)),
+    ("q/README", b"text"),
 ]
 EXPECTED = {
     "p/1.dcm": dicom("1"),
@@ -117,6 +123,7 @@ EXPECTED = {
     "p/noname": dicom("2"),
     "p/1.dcm!2": dicom("again"),
     "q/headless.ima": dicom("3")[128:],
+    "q/IM7": bytes(600),
 }
 
 

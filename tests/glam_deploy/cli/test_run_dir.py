@@ -191,14 +191,14 @@ def test_no_file_without_a_suffix_is_lost(cli: Cli, tiny: Path, tmp_path: Path) 
         (tmp_path / "in" / name).write_bytes(content)
     os.mkfifo(tmp_path / "in/pipe")
     done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
-    assert (done.code, done.out.splitlines()[-1]) == (1, "1 done, 3 skipped, 2 failed; 4 objects")
+    assert (done.code, done.out.splitlines()[-1]) == (1, "1 done, 0 skipped, 5 failed; 4 objects")
     told = {each["file"]: (each["status"], each["reason"]) for each in result_of(tmp_path / "out")["others"]}
     expected = {
         "headless": ("failed", "without its preamble.*put 128 bytes before it"),
         "bare": ("failed", "without the header.*dcmconv"),
-        "packed": ("skipped", "compressed with gzip.*gunzip"),
-        "empty": ("skipped", "empty.*copy it again"),
-        "1.2.840.7": ("skipped", "format of the content is unknown"),
+        "packed": ("failed", "compressed with gzip.*gunzip"),
+        "empty": ("failed", "empty.*copy it again"),
+        "1.2.840.7": ("failed", "format of the content is unknown"),
     }
     assert told.keys() == expected.keys()
     for name, (status, reason) in expected.items():
@@ -211,7 +211,7 @@ def test_files_passed_over_do_not_change_the_exit_code(cli: Cli, tiny: Path, tmp
     write_exam(tmp_path / "in", "code", [View.L_CC])
     (tmp_path / "in/VERSION").write_text("3")
     done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
-    assert (done.code, done.out.splitlines()[-1]) == (0, "1 done, 1 skipped, 0 failed; 4 objects")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "1 done, 0 skipped, 0 failed; 4 objects")
 
 
 @pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir", "DICOMDIR.;1", "dicomdir;1"])
