@@ -15,6 +15,8 @@ from glam_deploy.signatures import HEAD, SIGNATURES, Kind, may_be_image
 
 SUFFIXES = frozenset({*image_files.SUFFIXES, ".dcm", ".dicom"})
 """Suffixes of images in lower case; a file with one of them counts as an image, whatever its content."""
+_PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar"})
+"""Suffixes behind that of an image that is packed: its reading fails and tells to unpack it."""
 
 
 def find_inputs(
@@ -24,13 +26,13 @@ def find_inputs(
 ) -> list[Path]:
     """Image files of `paths`, without repeats: files as given, folders searched recursively in sorted order.
 
-    In a folder, images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case), and DICOM files also
-    by content, with those that lack preamble or header. A file without a suffix, as on DICOM media (PS3.10 section
-    8.2), that cannot be opened, or may be a damaged or packed image, is included too; reading it then raises the error.
-    So is a file with such a suffix that cannot be opened. `on_passed_over` is called with each folder and its other
-    files, if there are any, without hidden files and DICOMDIR. Links are followed, and each folder is searched once. A
-    folder whose path is too long for the system (PATH_MAX) is included as if it were a file, because it may hold
-    images; reading it raises the error.
+    In a folder, images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case, also packed as
+    .dcm.gz), and DICOM files also by content, with those that lack preamble or header. A file without a suffix, as on
+    DICOM media (PS3.10 section 8.2), that cannot be opened, or may be a damaged or packed image, is included too;
+    reading it then raises the error. So is a file with such a suffix that cannot be opened. `on_passed_over` is called
+    with each folder and its other files, if there are any, without hidden files and DICOMDIR. Links are followed, and
+    each folder is searched once. A folder whose path is too long for the system (PATH_MAX) is included as if it were a
+    file, because it may hold images; reading it raises the error.
 
     Raises UsageError for a path that does not exist or cannot be accessed, another folder that cannot be searched, and
     a folder without images.
@@ -52,6 +54,12 @@ def resembles_dicom(head: bytes) -> bool:
 def is_directory_name(name: str) -> bool:
     """Whether a file name is that of a DICOMDIR, also as systems show it that mount ISO 9660 without its extensions."""
     return re.fullmatch(r"dicomdir\.?(;1)?", name, re.IGNORECASE) is not None
+
+
+def is_image_name(name: PurePath) -> bool:
+    """Whether a file name has the suffix of an image, also of a packed one: `a.dcm`, `a.dcm.gz`."""
+    *_, first, last = ["", "", *map(str.lower, name.suffixes)]
+    return last in SUFFIXES or (last in _PACKED and first in SUFFIXES)
 
 
 def has_no_suffix(path: PurePath) -> bool:
@@ -136,8 +144,7 @@ def _refuse_folder(error: OSError) -> NoReturn:
 
 def looks_like_image(path: Path) -> bool:
     """Whether a file of a folder counts as an image (`find_inputs`)."""
-    suffix = path.suffix.lower()
-    named = suffix in SUFFIXES
+    named = is_image_name(path)
     try:
         # opening a pipe would block
         return stat.S_ISREG(path.stat().st_mode) and (named or has_image(path, head_of(path)))

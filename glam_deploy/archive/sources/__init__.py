@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from glam_deploy.archive.sources.base import Entry, Source
@@ -22,7 +22,7 @@ from glam_deploy.archive.sources.locations import (
 )
 from glam_deploy.archive.sources.storage import exists, filesystem
 from glam_deploy.errors import UsageError
-from glam_deploy.input_files import SUFFIXES
+from glam_deploy.input_files import is_image_name
 
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Schemes of object stores: the URL of an object has all that is needed to read it, without the URL of the source."""
@@ -126,7 +126,7 @@ def _url(text: str, scheme: str) -> Listing:
     filesystem(text)  # its package may be missing
     if is_list(text):
         return ListListing(address=text)
-    if is_web or is_container(text) or path_part(text).lower().endswith(tuple(SUFFIXES)):
+    if is_web or is_container(text) or is_image_name(PurePosixPath(path_part(text))):
         return FileListing(address=text)
     if scheme not in STORES:
         raise UsageError(f"folders of {scheme}:// cannot be listed, expected one of {', '.join(STORES)}: give a list")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote_from_bytes, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
-from glam_deploy.input_files import SUFFIXES, has_no_suffix, is_directory_name
+from glam_deploy.input_files import has_no_suffix, is_directory_name, is_image_name
 
 _KINDS = r"\.(?:zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)"
 _CONTAINER = re.compile(rf"(?is).*{_KINDS}")
@@ -152,7 +152,7 @@ def is_hidden(name: str) -> bool:
 
 def is_named_image(name: str) -> bool:
     """Whether a name that is no URL has the suffix of an image or of a container."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES or is_container_name(name)
+    return is_image_name(PurePosixPath(name)) or is_container_name(name)
 
 
 def may_be_image(name: str) -> bool:
