@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from fcntl import F_GET_SEALS, fcntl
@@ -45,6 +45,9 @@ POLL_S = 0.1
 """Between two checks whether the caller is to stop."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Variables without which NumPy would start threads, which a copy of the process does not have."""
+_VARIABLES = frozenset({"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LANGUAGE", "VIRTUAL_ENV"})
+_VARIABLES_OF = ("LC_", "LD_", "PYTHON", "MALLOC_", "GLIBC_", "OPENCV_")
+"""What Python and libraries need to start; others may be tokens and passwords, which a decoder could tell."""
 _PROGRAM = "from glam_deploy.decoding.start import main; main()"
 MAX_TRIES = 2
 """An image whose process dies is read once more, since the process may have been killed from outside."""
@@ -93,7 +96,7 @@ class ViewReader:
                         command,
                         pass_fds=[number],
                         stdin=subprocess.DEVNULL,
-                        env=os.environ | _ONE_THREAD,
+                        env=_environment(os.environ),
                         start_new_session=True,  # without the caller's terminal
                     ).result()
             except OSError as error:
@@ -233,6 +236,11 @@ class ViewReader:
             code = self._process.wait()
         self._process = None
         return code
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in ours.items() if name in _VARIABLES or name.startswith(_VARIABLES_OF)}
+    return kept | _ONE_THREAD
 
 
 @cache

@@ -22,6 +22,7 @@ MISDEEDS = {
     "starts": ("subprocess.run(['touch', '{folder}/made'])", "a fault while reading it: PermissionError"),
     "writes": ("open('{folder}/made', 'w')", "a fault while reading it: PermissionError"),
     "opens": ("open('/etc/passwd')", "a fault while reading it: PermissionError"),
+    "tells": ("raise InputError(f'{sorted(os.environ)} {sorted(os.environ.values())}')", "['"),
     "listens": ("os.listdir(f'/proc/{os.getppid()}/fd')", "a fault while reading it: PermissionError"),
     "kills": ("os.kill(os.getppid(), signal.SIGKILL)", "a fault while reading it: PermissionError"),
 }
@@ -50,6 +51,7 @@ def program(folder: Path, misdeeds: Mapping[str, str] | None = None) -> str:
 import ctypes, os, signal, socket, subprocess
 from pathlib import PurePath
 from glam_deploy.decoding import start
+from glam_deploy.errors import InputError
 confine = start.confine
 
 def confine_and_replace(*arguments):

@@ -10,11 +10,12 @@ import pytest
 from mammograms import breast, write_mg
 from PIL import Image
 from support.commands import PATHS, without
+from support.decoders import program
 
 from glam_deploy.decoding import view_reader
 from glam_deploy.decoding.view_reader import ViewReader
 from glam_deploy.dicom.read import read_view
-from glam_deploy.errors import GlamError
+from glam_deploy.errors import GlamError, InputError
 from glam_deploy.records import View
 
 
@@ -44,3 +45,15 @@ def test_pictures_are_read_where_pydicom_is_not_installed(tmp_path: Path, monkey
         np.testing.assert_array_equal(found.pixels, pixels)
         with pytest.raises(GlamError, match=r"pip install .*dicom"):
             reader.read_content(write_mg(tmp_path / "a.dcm").read_bytes(), PurePath("a.dcm"), for_processing=False)
+
+
+def test_a_decoder_has_no_secret_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is documented for archives (docs/sources.md), what clouds and Ray use, and what a site may have."""
+    for name in ("GLAM_DICOMWEB_TOKEN", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "SITE_PASSWORD", "LICENCE"):
+        monkeypatch.setenv(name, "sekret")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setattr(view_reader, "_PROGRAM", program(tmp_path))
+    with closing(ViewReader(longest_s=60)) as reader, pytest.raises(InputError) as caught:
+        reader.read(write_mg(tmp_path / "tells_L-CC.dcm"), for_processing=False)
+    assert "'LC_ALL'" in str(caught.value) and "C.UTF-8" in str(caught.value)
+    assert not any(part in str(caught.value) for part in ("sekret", "TOKEN", "AWS", "RAY", "SITE", "LICENCE"))
