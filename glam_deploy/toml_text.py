@@ -7,7 +7,10 @@ its own error does not cover, for deep lists and long numbers.
 import re
 import tomllib
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
+
+from glam_deploy.regular import SMALL_FILE, read_regular
 
 LONGEST = 1 << 18
 """Most characters of a text; the configuration of a hospital has some thousands."""
@@ -23,6 +26,18 @@ _LONG_NAME = re.compile(rf"(?<![\w\\-])(?:{_PART}[ \t]*\.[ \t]*){{{DEEPEST}}}")
 
 class TomlFault(ValueError):
     """A text that is no TOML, or is beyond the bounds of this module. The message says what was found and expected."""
+
+
+def read_toml(path: Path) -> str:
+    """The text in a file of TOML, without the mark of the byte order that editors on Windows put before it.
+
+    Raises TomlFault if it is not UTF-8, OSError if it cannot be read or is no regular file.
+    """
+    content = read_regular(path, SMALL_FILE)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TomlFault(f"it is not UTF-8 text (byte {error.start}), save it as UTF-8") from error
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT, may_listen_at
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import quoted, require
-from glam_deploy.regular import SMALL_FILE, other_kind, others_can_read, read_regular
+from glam_deploy.regular import other_kind, others_can_read
+from glam_deploy.toml_text import TomlFault, read_toml
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config, Web
@@ -191,12 +192,14 @@ def read_config(path: Path) -> "Config":
     require_appliance()
     from glam_deploy.appliance.config import parse_config
 
+    name = f"the configuration {path}"
     try:
-        text = read_regular(path, SMALL_FILE).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"the configuration {path} cannot be read ({reason}): set the path with --config") from error
-    return parse_config(text, folder=path.absolute().parent)
+        text = read_toml(path)
+    except TomlFault as error:
+        raise UsageError(f"{name} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read ({error.strerror}): set the path with --config") from error
+    return parse_config(text, folder=path.absolute().parent, name=name)
 
 
 def data_in_use(config: "Config") -> "DataFolder":

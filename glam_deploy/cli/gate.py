@@ -42,7 +42,7 @@ from glam_deploy.gate.verdict import GateVerdict, record, require_recordable
 from glam_deploy.json_records import to_json
 from glam_deploy.outputs.overlay import to_png
 from glam_deploy.outputs.writer import require_writable
-from glam_deploy.regular import SMALL_FILE, read_regular
+from glam_deploy.toml_text import TomlFault, read_toml
 
 UNREADABLE, FAILED = 1, 4
 """Exit codes."""
@@ -103,7 +103,7 @@ def command(
     images that could not be read, and no other failure; 2: no image could be compared, and no verdict is stored. Each
     model of an ensemble has a gate of its own.
     """
-    limits = parse_limits(_text(limits_file)) if limits_file else Limits()
+    limits = _limits(limits_file) if limits_file else Limits()
     bundles = open_members(choice.folder)
     require_exam(choice.folder, taken)
     for bundle in bundles:
@@ -215,12 +215,13 @@ def _one(found: Outcomes, pair: EnginePair, images: ImageSet, limits: Limits, pa
     console.err.print(f"{status}: {name}: {message}", soft_wrap=True)
 
 
-def _text(path: Path) -> str:
+def _limits(path: Path) -> Limits:
     try:
-        return read_regular(path, SMALL_FILE).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = disk_reason(error) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{path}: the limits cannot be read ({reason}); name a TOML file") from error
+        return parse_limits(read_toml(path))
+    except TomlFault as error:
+        raise UsageError(f"{path}: the limits are not valid TOML: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path}: the limits cannot be read ({disk_reason(error)}); name a TOML file") from error
 
 
 def _write(out: Path, gate: GateEntry, found: Outcomes) -> None:

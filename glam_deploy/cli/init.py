@@ -1,6 +1,7 @@
 """`glam-deploy init`: the files of a new installation of the appliance."""
 
 import grp
+import ipaddress
 import os
 import pwd
 import re
@@ -112,15 +113,36 @@ def account(name: str) -> Account:
 
 
 def peer(text: str) -> Peer:
-    """Raises click.BadParameter for another form; `require_valid` checks the values."""
+    """Raises click.BadParameter for another form, and values that the configuration would refuse."""
+    from glam_deploy.appliance.config.section import AE_TITLE
+
     found = _PACS.fullmatch(text)
     if not found:
-        raise click.BadParameter(f"{text!r}: expected TITLE@ADDRESS:PORT, as PACS@10.1.2.3:104", param_hint="--pacs")
-    return Peer(ae_title=found["title"], host=found["host"], port=int(found["port"]))
+        raise _wrong_pacs(f"{text!r}: expected TITLE@ADDRESS:PORT, as PACS@10.1.2.3:104")
+    title, host, port = found["title"], found["host"].removeprefix("[").removesuffix("]"), int(found["port"])
+    if not re.fullmatch(AE_TITLE, title):
+        raise _wrong_pacs(
+            f"the AE title is {title!r}, expected 1 to 16 ASCII characters, without backslash and without a space at "
+            "either end"
+        )
+    try:
+        ipaddress.ip_address(host)
+    except ValueError as error:
+        raise _wrong_pacs(
+            f"the address is {host!r}, expected an IP address such as 10.1.2.3, by which a sender is recognized: "
+            "`getent hosts NAME` gives that of a name. In glam.toml, targets.host may then be changed to the name"
+        ) from error
+    if not 0 < port < 1 << 16:
+        raise _wrong_pacs(f"the port is {port}, expected 1 to 65535")
+    return Peer(ae_title=title, host=host, port=port)
+
+
+def _wrong_pacs(reason: str) -> click.BadParameter:
+    return click.BadParameter(reason, param_hint="--pacs")
 
 
 def require_valid(files: Iterable[NewFile], folder: Path) -> None:
-    """Raises UsageError if the configuration would be refused, such as for a host name in place of an address."""
+    """Raises UsageError if the configuration would be refused."""
     from glam_deploy.appliance.config import parse_config
 
     for file in files:

@@ -29,25 +29,27 @@ _CREDENTIALS = re.compile(r"//[^/]*@")
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def parse_config(text: str, *, folder: Path) -> Config:
+def parse_config(text: str, *, folder: Path, name: str = "the configuration") -> Config:
     """The configuration in a TOML text; relative paths in it start at `folder`, the folder of the file.
+
+    `name`: what messages call it.
 
     Raises UsageError that names every wrong key, its value and what was expected.
     """
     try:
         config = _absolute(Config.model_validate(parse_toml(text)), folder)
     except TomlFault as error:
-        raise UsageError(f"the configuration is not valid TOML: {error}") from error
+        raise UsageError(f"{name} is not valid TOML: {error}") from error
     except ValidationError as error:
         faults = "\n".join(map(_fault_line, _first_causes(error)))
-        raise _wrong(faults) from None  # the cause holds every value, also those that are secrets
+        raise _wrong(name, faults) from None  # the cause holds every value, also those that are secrets
     if fault := _standby_fault(config):
-        raise _wrong(fault)
+        raise _wrong(name, fault)
     return config
 
 
-def _wrong(faults: str) -> UsageError:
-    return UsageError(f"the configuration is wrong:\n{faults}\nEvery key is explained in {page('appliance.md')}")
+def _wrong(name: str, faults: str) -> UsageError:
+    return UsageError(f"{name} is wrong:\n{faults}\nEvery key is explained in {page('appliance.md')}")
 
 
 def _standby_fault(config: Config) -> str:

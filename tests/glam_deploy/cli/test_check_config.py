@@ -242,7 +242,7 @@ def test_wrong_values_are_told_in_words(cli: Cli, tmp_path: Path, text: str, tol
 def test_a_secret_is_never_printed(cli: Cli, tmp_path: Path, text: str) -> None:
     head = f'license_acknowledged = true\ndata = "d"\nworker = {{ bundle = "b" }}\n{text}'
     said = cli("check-config", "--config", written(tmp_path, head))
-    assert said.code == 2 and "the configuration is wrong" in said.err
+    assert said.code == 2 and f"the configuration {tmp_path / 'glam.toml'} is wrong" in said.err
     assert "SECRETPW" not in said.out + said.err
 
 
@@ -327,11 +327,12 @@ def test_a_status_page_for_everybody_is_refused(cli: Cli, tmp_path: Path, text: 
     ("text", "told"),
     [
         ("data = ", "not valid TOML"),
-        (f"data = {'[' * 99_999}", "the configuration is not valid TOML: lists or tables are nested more than 32"),
+        (f"data = {'[' * 99_999}", "is not valid TOML: lists or tables are nested more than 32"),
         (".".join("a" * 50_000) + " = 1", "has more than 32 parts joined by dots"),
         (f"[results]\ntriage_threshold = {'1' * 99_999}", "an integer has more than 64 bits"),
         (None, "cannot be read (No such file or directory)"),
-        ("\udcff", "it is not UTF-8 text"),
+        ("license_acknowledged = true  # Pr\udcfcfstand", "it is not UTF-8 text (byte 33), save it as UTF-8"),
+        ("\udcff\udcfel\0i\0", "it is not UTF-8 text (byte 0), save it as UTF-8"),
     ],
 )
 def test_file_that_is_no_configuration(cli: Cli, tmp_path: Path, text: str | None, told: str) -> None:
@@ -340,7 +341,14 @@ def test_file_that_is_no_configuration(cli: Cli, tmp_path: Path, text: str | Non
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
     said = cli("check-config", "--config", path)
     assert said.code == 2
-    assert told in said.err
+    assert told in said.err and f"the configuration {path} " in said.err
+
+
+def test_a_file_of_windows(cli: Cli, tmp_path: Path) -> None:
+    """Editors there put the mark of the byte order before UTF-8, and end lines with two characters."""
+    path = written(tmp_path, MINIMAL)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert f"{path} is valid" in cli("check-config", "--config", path).out
 
 
 def test_json_has_every_key(cli: Cli, tmp_path: Path) -> None:
@@ -380,4 +388,4 @@ def test_toml_that_the_library_cannot_take_is_a_message(cli: Cli, tmp_path: Path
     path = tmp_path / "glam.toml"
     path.write_text(text)
     said = cli("check-config", "--config", path)
-    assert (said.code, "the configuration is" in said.err, "Traceback" in said.err) == (2, True, False)
+    assert (said.code, f"the configuration {path} is" in said.err, "Traceback" in said.err) == (2, True, False)

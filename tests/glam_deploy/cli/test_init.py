@@ -133,8 +133,10 @@ def test_all_files_are_written_or_none(
     [
         (("--user", "nobody-at-all"), "there is no user 'nobody-at-all'"),
         (("--pacs", "PACS"), "expected TITLE@ADDRESS:PORT"),
-        (("--pacs", "PACS@pacs.example:104"), "receive.senders.0.hosts.0"),
-        (("--pacs", "PACS@10.1.2.3:99999"), "targets.0.port"),
+        (("--pacs", "PACS@pacs.example:104"), "the address is 'pacs.example', expected an IP address"),
+        (("--pacs", "PACS@10.1.2.0/24:104"), "the address is '10.1.2.0/24', expected an IP address"),
+        (("--pacs", "PACS@10.1.2.3:99999"), "the port is 99999, expected 1 to 65535"),
+        (("--pacs", "P\\S@10.1.2.3:104"), "the AE title is 'P\\\\S', expected"),
         (("--port", "70000"), "--port 70000 cannot be used here (expected 1 to 65535)"),
     ],
 )
