@@ -295,3 +295,8 @@ def test_the_program_is_this_installation() -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     assert said.startswith("glam-deploy, version")
     assert shlex.join(command).startswith(str(Path(sys.executable).parent))
+
+
+@pytest.mark.parametrize("text", ["PACS@::1:104", "PACS@[::1]:104"])
+def test_an_address_of_ipv6(text: str) -> None:
+    assert init.peer(text) == init.Peer(ae_title="PACS", host="::1", port=104)
