@@ -26,12 +26,15 @@ from glam_deploy.archive.sources.storage import open_binary, read_bounded
 from glam_deploy.errors import GlamError, InputError
 from glam_deploy.images import foreign
 from glam_deploy.input_files import has_image
-from glam_deploy.signatures import HEAD, Kind, kind_of
+from glam_deploy.signatures import HEAD, SIGNATURES, Kind, kind_of
 
 MAX_STEP = 64 << 20
 """Most bytes of one read: the directory of a zip file (about 600,000 members)."""
 _MAX_HEADER = 8 << 20
 """Most bytes of the headers of one member of a tar file: names, extended attributes and the map of a sparse file."""
+_MAX_ZEROS = 64 << 20
+"""Most bytes between the end of a tar file and one that follows; programs fill it to some KiB or MiB."""
+_SPLIT = "extract both with a program that repairs archives, or give them one by one"
 _FREE = 1 << 30
 """Bytes that a compressed tar file may have after decompression, whatever its own size."""
 _RATIO = 200
@@ -106,6 +109,10 @@ def _in_zip(file: BinaryIO) -> Iterator[_Found]:
         for info in archive.infolist():
             if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16):
                 yield info.filename, info.file_size, _zip_opener(archive, info)
+        begin = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
+    file.seek(0)
+    if begin and SIGNATURES[Kind.ZIP](file.read(HEAD)):
+        raise InputError(f"another zip archive is in its first {begin} bytes, of which no member can be read: {_SPLIT}")
 
 
 def _zip_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
@@ -118,7 +125,14 @@ def _zip_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[],
 
 
 def _in_tar(file: BinaryIO, location: str) -> Iterator[_Found]:
+    """Members of a tar file, and of those that follow it, as `cat` and `tar --concatenate` put them there."""
     limited = _Limited(*_decompressed(file, path_part(location).lower()))
+    yield from _in_one_tar(limited)
+    while _goes_on(limited):
+        yield from _in_one_tar(limited)
+
+
+def _in_one_tar(limited: "_Limited") -> Iterator[_Found]:
     with limited.header():
         archive = tarfile.TarFile(fileobj=limited, errors="replace")
     with archive:
@@ -128,7 +142,20 @@ def _in_tar(file: BinaryIO, location: str) -> Iterator[_Found]:
         # tarfile takes a damaged or missing header for the end of the archive
         is_end = limited.tell() == archive.offset + tarfile.BLOCKSIZE
     if not is_end or not limited.last or limited.last.strip(b"\0"):
-        raise InputError("the archive ends without its end mark: it is incomplete or damaged, copy it again")
+        raise InputError(
+            "the archive ends without its end mark, or other data follow it: it is incomplete or damaged, copy it again"
+        )
+
+
+def _goes_on(limited: "_Limited") -> bool:
+    """Whether something follows the end mark and the zeros behind it."""
+    for _ in range(_MAX_ZEROS // tarfile.BLOCKSIZE):
+        if not (block := limited.read(tarfile.BLOCKSIZE)):
+            return False
+        if block.strip(b"\0"):
+            limited.unread(block)
+            return True
+    raise InputError(f"more than {_MAX_ZEROS} zeros follow the end mark of the archive: pack it again")
 
 
 def _next(archive: tarfile.TarFile, limited: "_Limited") -> tarfile.TarInfo | None:
@@ -186,6 +213,7 @@ class _Limited(io.BufferedIOBase):
         self._file, self._compressed = file, compressed
         self.last = b""
         """The bytes of the last read."""
+        self._unread = b""
         self._header: int | None = None
         """How many more bytes the header may have that is read now."""
 
@@ -196,9 +224,16 @@ class _Limited(io.BufferedIOBase):
         return True
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return int(self._file.tell()) - len(self._unread)
+
+    def unread(self, block: bytes) -> None:
+        """Give back the last read; the next one, of the same size, gets it."""
+        self._unread = block
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if self._unread:
+            self.last, self._unread = self._unread, b""
+            return self.last
         is_all = size is None or size < 0
         most = MAX_STEP if self._header is None else self._header
         self.last = self._file.read(most + 1 if is_all else min(size or 0, most + 1))

@@ -11,6 +11,7 @@ from glam_deploy.archive.sources.lists import Row, rows
 from glam_deploy.archive.sources.locations import (
     is_container,
     is_hidden,
+    is_hidden_folder,
     is_named_image,
     local_location,
     local_path,
@@ -216,11 +217,8 @@ class ListListing:
 
 def _items(folder: Path) -> list["os.DirEntry[str]"]:
     with os.scandir(folder) as items:
-        return sorted((item for item in items if _shown(item.name)), key=lambda item: item.name)
-
-
-def _shown(name: str) -> bool:
-    return not is_hidden(name)
+        shown = (item for item in items if not (is_hidden_folder if _is_folder(item) else is_hidden)(item.name))
+        return sorted(shown, key=lambda item: item.name)
 
 
 def _is_folder(item: "os.DirEntry[str]") -> bool:
@@ -240,7 +238,7 @@ def _is_new(folder: Path, followed: list[Path]) -> bool:
 
 
 def _visible(target: Path, place: Path) -> bool:
-    return not is_hidden(str(target.relative_to(place)))
+    return not is_hidden_folder(str(target.relative_to(place)))
 
 
 def _file_entry(path: Path) -> Entry | None:
@@ -276,12 +274,12 @@ def _is_marker(item: dict[str, Any], folder: str) -> bool:
 
 
 def _is_shown(item: dict[str, Any]) -> bool:
-    return _shown(name_of(str(item["name"]).rstrip("/")))
+    return not is_hidden_folder(name_of(str(item["name"]).rstrip("/")))
 
 
 def _is_object(item: dict[str, Any]) -> bool:
     name = name_of(str(item["name"]))
-    return _shown(name) and not str(item["name"]).endswith("/") and (
+    return not (is_hidden(name) or str(item["name"]).endswith("/")) and (
         is_named_image(name) or Path(name).suffix.lower() not in _OTHER
     )  # fmt: skip
 

@@ -145,9 +145,18 @@ def places(location: str) -> Iterator[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a part of a relative name is hidden, or the last one is DICOMDIR: such files are no entries."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    return any(part.startswith(".") and part != ".." for part in parts) or bool(parts and is_directory_name(parts[-1]))
+    """Whether a part of a relative name is hidden, or its file is a DICOMDIR: such files are no entries."""
+    parts = _parts(name)
+    return is_hidden_folder(name) or bool(parts and is_directory_name(parts[-1]))
+
+
+def is_hidden_folder(name: str) -> bool:
+    """Whether a part of the relative name of a folder is hidden; DICOMDIR may be a folder of images."""
+    return any(part.startswith(".") and part != ".." for part in _parts(name))
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.replace("\\", "/")).parts
 
 
 def is_named_image(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import shutil
 import subprocess
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.archives import dicom, reason, write_tar
+from support.archives import contents, dicom, reason, write_tar
 
 from glam_deploy.archive.decoder import decode_here
 from glam_deploy.archive.reader import EntryReader
@@ -173,3 +174,62 @@ def test_the_headers_of_a_member_are_bounded_together(tmp_path: Path, kind: byte
     source, entries = listed(path)
     assert [entry.location for entry in entries] == [f"{path}!first.dcm", str(path)]
     assert f"header of more than {containers._MAX_HEADER} bytes" in reason(source, entries[-1])
+
+
+# archives behind archives
+
+
+@pytest.mark.parametrize("kind", ["tar", "tgz", "tar.bz2", "tar.xz"])
+def test_an_archive_behind_an_archive_has_its_members(tmp_path: Path, kind: str) -> None:
+    """As `cat day*.tgz > month.tgz` makes it, which `tar --ignore-zeros` reads."""
+    days = [
+        write_tar(tmp_path / f"{n}.{kind}", [("1.dcm", dicom(f"{n}")), (f"{n}.dcm", dicom(f"own {n}"))])
+        for n in range(3)
+    ]
+    path = tmp_path / f"month.{kind}"
+    path.write_bytes(b"".join(day.read_bytes() for day in days))
+    source = open_source([str(path)])
+    labels = ("1.dcm", "0.dcm", "1.dcm!2", "1.dcm!3", "1.dcm!4", "2.dcm")
+    told = ("0", "own 0", "1", "own 1", "2", "own 2")
+    assert contents(source) == {f"{path}!{label}": dicom(text) for label, text in zip(labels, told, strict=True)}
+
+
+def test_a_program_reads_the_same(tmp_path: Path) -> None:
+    days = [write_tar(tmp_path / f"{n}.tgz", [(f"{n}.dcm", dicom(f"{n}"))]) for n in range(3)]
+    (path := tmp_path / "month.tgz").write_bytes(b"".join(day.read_bytes() for day in days))
+    listing = subprocess.run(["tar", "-tizf", path], check=True, capture_output=True, text=True).stdout
+    assert listing.split() == [entry.location.partition("!")[2] for entry in listed(path)[1]]
+
+
+@pytest.mark.parametrize("more", [b"other data", bytes(512) + b"\1" * 512, b"\1" * 5000])
+def test_other_data_behind_a_tar_are_damage(tmp_path: Path, more: bytes) -> None:
+    path = write_tar(tmp_path / "a.tar", [("1.dcm", dicom("1"))])
+    path.write_bytes(path.read_bytes() + more)
+    source, (entry, damaged) = listed(path)
+    assert source.read(entry) == dicom("1")
+    assert "other data follow" in reason(source, damaged)
+
+
+def test_zeros_behind_a_tar_are_its_padding_up_to_a_bound(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("1.dcm", dicom("1"))])
+    os.truncate(path, 10 << 20)
+    assert len(listed(path)[1]) == 1
+    os.truncate(path, 100 << 30)
+    source, (_, damaged) = listed(path)
+    assert "zeros follow the end mark" in reason(source, damaged)
+
+
+def test_a_zip_behind_a_zip_is_told(tmp_path: Path) -> None:
+    one, other = (write(tmp_path / f"{n}.zip", [(f"{n}.dcm", dicom(f"{n}"))]) for n in range(2))
+    (path := tmp_path / "both.zip").write_bytes(one.read_bytes() + other.read_bytes())
+    source, (entry, damaged) = listed(path)
+    assert source.read(entry) == dicom("1")
+    assert f"another zip archive is in its first {one.stat().st_size} bytes" in reason(source, damaged)
+
+
+def test_a_program_before_a_zip_is_none(tmp_path: Path) -> None:
+    """As in archives that extract themselves."""
+    path = write(tmp_path / "a.zip", [("1.dcm", dicom("1"))])
+    path.write_bytes(b"MZ" + bytes(5000) + path.read_bytes())
+    source, (entry,) = listed(path)
+    assert source.read(entry) == dicom("1")

@@ -31,6 +31,7 @@ def tree(tmp_path: Path) -> Path:
         "c/d/e.IMA": dicom("siemens"), "c/.hidden.dcm": dicom("h"), ".git/x.dcm": dicom("g"),
         "dicomdir.;1": dicom("dir"), "c/headless": dicom("headless")[128:], "c/README": b"f\xfcr \xc4rzte\r\n",
         "c/d/IM1": b"", "c/d/IM2": bytes(600), "c/d/1.2.840.1": gzip.compress(dicom("packed")), "c/d/LICENSE": b"all",
+        "c/DICOMDIR/IM3": dicom("in a folder"), "c/Dicomdir;1/x.dcm": dicom("in another folder"),
         "c/d/x.DCM.gz": gzip.compress(dicom("suffix")), "c/d/report.gz": gzip.compress(b"text"),
     }.items():  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def test_a_folder_has_the_files_that_run_finds(tree: Path) -> None:
     found = locations(open_source([str(tree)]))
     assert sorted(found) == sorted(str(path) for path in find_inputs([tree]))
     found_names = {Path(path).name for path in found}
-    assert found_names >= {"IM1", "IM2", "1.2.840.1", "x.DCM.gz"}
+    assert found_names >= {"IM1", "IM2", "IM3", "x.dcm", "1.2.840.1", "x.DCM.gz"}
     assert not found_names & {"README", "LICENSE", "report.gz"}
     assert found[0].endswith("a.dcm"), "files of a folder come before its folders"
     assert found == locations(open_source([str(tree)]))
