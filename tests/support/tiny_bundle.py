@@ -65,10 +65,11 @@ def _fusion() -> onnx.ModelProto:
 
 def _saliency(source: str, target: str) -> list[onnx.NodeProto]:
     return [
-        # the mean of each cell, in a thirtieth of the time of AveragePool
+        # the mean of each cell, in a thirtieth of the time of AveragePool. Columns come first: ONNX Runtime sums values
+        # that lie one behind the other in an order that depends on the address of the array, so that of a server
         helper.make_node("Reshape", [source, "split"], ["cells"]),
-        helper.make_node("ReduceMean", ["cells", "along_rows"], ["means_of_rows"], keepdims=0),
-        helper.make_node("ReduceMean", ["means_of_rows", "along_columns"], ["means_of_cells"], keepdims=0),
+        helper.make_node("ReduceMean", ["cells", "along_columns"], ["means_of_columns"], keepdims=0),
+        helper.make_node("ReduceMean", ["means_of_columns", "along_rows"], ["means_of_cells"], keepdims=0),
         helper.make_node("Unsqueeze", ["means_of_cells", "channel"], ["means"]),
         helper.make_node("ReduceMax", ["means", "places"], ["brightest"]),
         helper.make_node("Max", ["brightest", "darkest"], ["most"]),
@@ -89,7 +90,7 @@ def _model(stage: Stage, nodes: list[onnx.NodeProto], **constants: np.ndarray) -
         constants["slope"] = np.array(SLOPE, np.float32).reshape(2, 1, 1, 1)
         constants["offset"] = np.array(OFFSET, np.float32)
         constants |= {"darkest": np.array(DARKEST, np.float32), "places": _int64(2, 3)}
-        constants |= {"along_rows": _int64(4), "along_columns": _int64(2), "channel": _int64(1)}
+        constants |= {"along_rows": _int64(3), "along_columns": _int64(2), "channel": _int64(1)}
     contract = GLAM_CONCATENATION.contract(stage)
     inputs, outputs = (
         [helper.make_tensor_value_info(n, _TYPES[t.dtype], ["batch", *t.shape]) for n, t in tensors.items()]
