@@ -256,8 +256,7 @@ def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:
             f"the view is unknown: a {kind} file has no tags, and neither a file name nor the caller states it",
             Remedy.VIEW_OF_PICTURE,
         )
-    mammogram = image_files.read_image(path, view=view, horizontal_flip=options.horizontal_flip)
-    mammogram = replace(mammogram, notices=(*_kind_notices(name), *mammogram.notices))
+    mammogram = _with_kind(image_files.read_image(path, view=view, horizontal_flip=options.horizontal_flip), name)
     return mammogram if options.view else _named(mammogram)
 
 
@@ -270,11 +269,12 @@ def _read_dicom(path: Path, name: PurePath, options: _Options) -> Mammogram:
             raise
         if (view := view_from_name(name)) is None:
             raise
-        return _named(_read_view(path, replace(options, view=view)))
+        named = _read_view(path, replace(options, view=view), view_given_by="the file name")
+        return _named(_with_kind(named, name))
     return mammogram if options.view else _compared(mammogram, name)
 
 
-def _read_view(path: Path, options: _Options) -> Mammogram:
+def _read_view(path: Path, options: _Options, *, view_given_by: str = "the view option") -> Mammogram:
     try:
         from glam_deploy.dicom.read import read_view
     except ModuleNotFoundError as error:
@@ -285,6 +285,7 @@ def _read_view(path: Path, options: _Options) -> Mammogram:
         path,
         for_processing=options.for_processing,
         view=options.view,
+        view_given_by=view_given_by,
         horizontal_flip=options.horizontal_flip,
     )
 
@@ -294,8 +295,12 @@ def _named(mammogram: Mammogram) -> Mammogram:
     return replace(mammogram, notices=(notice, *mammogram.notices))
 
 
+def _with_kind(mammogram: Mammogram, name: PurePath) -> Mammogram:
+    return replace(mammogram, notices=(*_kind_notices(name), *mammogram.notices))
+
+
 def _kind_notices(name: PurePath) -> tuple[Notice, ...]:
-    """Notice for a file without a header whose name states another kind of image, which is refused in DICOM."""
+    """Notice for an image whose view no header states, if its name states another kind, which a header would show."""
     if (found := other_kind(name)) is None:
         return ()
     message = (

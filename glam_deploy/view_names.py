@@ -11,7 +11,6 @@ VinDr-Mammo and CMMD name their files by identifiers: the view is in the header,
 """
 
 import re
-from collections.abc import Set
 from pathlib import PurePath
 
 from glam_deploy.errors import InputError, NotForThisNetwork, Remedy
@@ -21,25 +20,35 @@ _SIDE, _PROJECTION = r"(LEFT|RIGHT|L|R)", r"(CC|MLO)"
 _ALONE = r"(?<![A-Z0-9]){}(?![A-Z0-9])"
 _SIDE_FIRST = re.compile(_ALONE.format(rf"{_SIDE}[-_. ]{{0,3}}{_PROJECTION}"))
 _PROJECTION_FIRST = re.compile(_ALONE.format(rf"{_PROJECTION}[-_. ]{{0,3}}{_SIDE}"))
+_EITHER_WORD = r"(?:LEFT|RIGHT|MLO|CC|L|R)"
+_CHAIN = re.compile(_ALONE.format(rf"(?:{_EITHER_WORD}[-_. ]{{0,3}})*{_EITHER_WORD}"))
+"""Words of sides and projections one behind the other: RCC-L."""
+_WHOLE_WORD = re.compile(_ALONE.format("(LEFT|RIGHT|MLO|CC)"))
+"""Words that mean a side or a projection wherever they are; L and R may be initials of a name."""
 _EITHER = re.compile(f"{_SIDE_FIRST.pattern}|{_PROJECTION_FIRST.pattern}")
 _INBREAST = re.compile(r"\d+_[0-9A-F]{16}_MG_([LR])_(CC|ML|MLO)_ANON(?![A-Z0-9])")
 """Case, identifier of 16 hex digits, MG, side, view; all mediolateral views are oblique (Moreira et al. 2012)."""
 _CBIS = re.compile(r"(?:MASS|CALC)-(?:TRAINING|TEST)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(?![A-Z0-9])(.*)")
 """Kind, patient, side, projection; a suffix "_1", "_2", ... means crop and mask of an abnormality (Lee et al. 2017)."""
 _PART = re.compile(r"_(\d+|MASK|CROP|CROPPED|ROI)(?![A-Z0-9]|-\d)")
-_WORD = r"(?<![^\W_]){}\d*(?![^\W_])"
+_WORD = r"(?<![^\W_])(?:{})\d*(?![^\W_])"
+_AFTER_VIEW = rf"{_SIDE}?[-_. ]{{0,3}}{_PROJECTION}[-_. ]"
 _OTHER_KINDS = {
     "magnification": re.compile(_WORD.format("(MAG|MAGNIFIED|MAGNIFICATION|SPOTMAG)")),
     "spot compression": re.compile(_WORD.format("(SPOT)")),
+    "another projection": re.compile(_WORD.format(rf"(XCC[LM]?|LMO|SIO|ROLLED)|{_AFTER_VIEW}(ML|LM|FB|RL|RM|TAN|CV)")),
     "implant": re.compile(_WORD.format("(IMPLANTS?)")),
-    "implant displaced": re.compile(_WORD.format(rf"{_PROJECTION}[-_. ](ID)")),
+    "implant displaced": re.compile(_WORD.format(f"{_AFTER_VIEW}(ID)")),
+    "biopsy": re.compile(_WORD.format("(BIOPSY|STEREO|STEREOTAXIS|STEREOTACTIC)")),
     "tomosynthesis": re.compile(_WORD.format("(TOMO|TOMOSYNTHESIS|DBT)")),
-    "synthesized": re.compile(_WORD.format("(SYNTH|SYNTHETIC|SYNTHESI[SZ]ED|C[-_. ]?VIEW)")),
-    "contrast": re.compile(_WORD.format("(CESM|CONTRAST)")),
+    "synthesized": re.compile(
+        _WORD.format("(SYNTH|SYNTHETIC|SYNTHESI[SZ]ED|[CS][-_. ]?VIEW|I2D|(?:INTELLIGENT|INSIGHT)[-_. ]?2D)")
+    ),
+    "contrast": re.compile(_WORD.format("(CESM|CEM|CONTRAST|RECOMBINED)")),
     "specimen": re.compile(_WORD.format("(SPECIMEN)")),
 }
-"""Kind of image that the network was not made for -> words that state it. ID only after a projection, because elsewhere
-it means a patient identifier."""
+"""Kind of image that the network was not made for -> words that state it, also as Hologic, Siemens and Fujifilm name
+their products. ID only after a projection, because elsewhere it means a patient identifier."""
 _MASK = re.compile(r"(?<![A-Z0-9])(MASK|SEG)(?:[-_. ]?\d+)?$")
 
 
@@ -51,21 +60,32 @@ def view_from_name(path: PurePath) -> View | None:
     name = path.name.upper()
     if known := _INBREAST.search(name):
         return _view(known[1], "MLO" if known[2] == "ML" else known[2])
-    views = {_view(side, projection) for side, projection in _SIDE_FIRST.findall(name)}
-    views |= {_view(side, projection) for projection, side in _PROJECTION_FIRST.findall(name)}
+    views = _views_in(name)
     if len(views) > 1:
-        raise InputError(f"the file name has different views ({', '.join(_listed(name, views))})", Remedy.NAME_VIEW)
+        raise InputError(f"the file name has different views ({', '.join(sorted(views))})", Remedy.NAME_VIEW)
     if views:
         return views.pop()
     folder = _cbis(path.parent)
     return _view(folder[1], folder[2]) if folder else None
 
 
-def _listed(name: str, views: Set[View]) -> list[View]:
-    """`views` without those that a reader does not see: L-CC_R-MLO has no R-CC, although CC_R alone would be one."""
+def _views_in(name: str) -> set[View]:
+    """All views that a name in capitals may mean: several if a further word contradicts the only view."""
+    views = {_view(side, projection) for side, projection in _SIDE_FIRST.findall(name)}
+    views |= {_view(side, projection) for projection, side in _PROJECTION_FIRST.findall(name)}
+    if len(views) != 1:
+        return _seen(name) or views
+    chains = (chain for chain in _CHAIN.findall(name) if "CC" in chain or "MLO" in chain)
+    words = {*_WHOLE_WORD.findall(name), *(word for chain in chains for word in re.findall(_EITHER_WORD, chain))}
+    projections = words & {"CC", "MLO"}
+    return {_view(side, projection) for side in words - projections for projection in projections}
+
+
+def _seen(name: str) -> set[View]:
+    """The views of a name that a reader sees: L-CC_R-MLO has no R-CC, although CC_R alone would be one."""
     found = (match.groups() for match in _EITHER.finditer(name))
     seen = {_view(side or last, projection or first) for side, projection, first, last in found}
-    return sorted(seen if len(seen) > 1 else views)
+    return seen if len(seen) > 1 else set()
 
 
 def exam_from_name(path: PurePath) -> str:

@@ -30,18 +30,23 @@ MAX_BYTES = 4 * MAX_PIXELS
 
 
 def read_view(
-    path: Path, *, for_processing: bool = False, view: View | None = None, horizontal_flip: bool = False
+    path: Path,
+    *,
+    for_processing: bool = False,
+    view: View | None = None,
+    view_given_by: str = views.OPTION,
+    horizontal_flip: bool = False,
 ) -> Mammogram:
     """Read the mammogram in the DICOM file `path`.
 
     `for_processing` accepts For Processing images. `view` and `horizontal_flip` (stored mirrored) complete missing and
-    unknown tags; they must not contradict known tags. Pixels are uint8 (up to 8 bits stored) or uint16 [rows, columns],
-    source frame, no VOI LUT applied. `source.facts` has transfer_syntax, bits_stored, imager_pixel_spacing_mm ([row,
-    column] or None), photometric_interpretation, sop_class, presentation_intent and voi; also
-    field_of_view_horizontal_flip if the header has it, laterality_from if that is "option", and padding if the header
-    states as padding what is above 0 (`StoredImage.padding`). Raises DicomError or NotForThisNetwork (see
-    `acceptance.check`, `views.view_of`), before the pixels are read if the header is sufficient, and
-    BackendUnavailable if a decoder is not installed; no message contains an identifier.
+    unknown tags; they must not contradict known tags. `view_given_by`: where `view` is from, for messages. Pixels are
+    uint8 (up to 8 bits stored) or uint16 [rows, columns], source frame, no VOI LUT applied. `source.facts` has
+    transfer_syntax, bits_stored, imager_pixel_spacing_mm ([row, column] or None), photometric_interpretation,
+    sop_class, presentation_intent and voi; also field_of_view_horizontal_flip if the header has it, laterality_from if
+    that is "option", and padding if the header states as padding what is above 0 (`StoredImage.padding`). Raises
+    DicomError or NotForThisNetwork (see `acceptance.check`, `views.view_of`), before the pixels are read if the header
+    is sufficient, and BackendUnavailable if a decoder is not installed; no message contains an identifier.
     """
     silence_pydicom()
     with _opened(path) as file:
@@ -49,7 +54,7 @@ def read_view(
         with parsed.tell_end():
             header = read_header(parsed.read_through(BEFORE_PIXELS))
             notices = acceptance.check(header, for_processing=for_processing, view_is_given=view is not None)
-            found = views.view_of(header, view)
+            found = views.view_of(header, view, given_by=view_given_by)
         stored = views.stored_orientation(header, found)
         if horizontal_flip and stored and not stored.mirrored:
             raise DicomError("PatientOrientation states that the image is not stored mirrored", Remedy.NO_FLIP)

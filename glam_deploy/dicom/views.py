@@ -12,8 +12,12 @@ _OPPOSITES = str.maketrans("APFHLR", "PAHFRL")
 """Direction of PatientOrientation -> its opposite."""
 
 
-def view_of(header: Header, given: View | None) -> View:
-    """The view that the tags state, completed by the user's `given` view if tags are missing.
+OPTION = "the view option"
+"""What a view is given by, as messages say it."""
+
+
+def view_of(header: Header, given: View | None, *, given_by: str = OPTION) -> View:
+    """The view that the tags state, completed by a `given` view if tags are missing.
 
     Laterality: ImageLaterality, then Laterality. Projection: ViewCodeSequence, then ViewPosition. Known values must
     agree with each other and with `given`; an unknown value counts as missing. Raises DicomError for a contradiction or
@@ -23,9 +27,10 @@ def view_of(header: Header, given: View | None) -> View:
     if side not in ("", "L", "R"):
         raise NotForThisNetwork(f"laterality is {side}, expected L or R: glam-deploy reads images of one breast")
     projection = _projection(header)
-    option = given.value.split("-") if given else ["", ""]
-    side = _agreed("laterality", {"the DICOM header": side, "the view option": option[0]})
-    projection = _agreed("projection", {"the DICOM header": projection, "the view option": option[1]})
+    parts = given.value.split("-") if given else ["", ""]
+    remedy = f"correct the object or {given_by}"
+    side = _agreed("laterality", {"the DICOM header": side, given_by: parts[0]}, remedy)
+    projection = _agreed("projection", {"the DICOM header": projection, given_by: parts[1]}, remedy)
     if not (side and projection):
         raise DicomError(f"{_missing(header, side, projection)}, so the view is unknown", Remedy.NAME_VIEW)
     return View(f"{side}-{projection}")
@@ -56,10 +61,11 @@ def stored_orientation(header: Header, view: View) -> StoredOrientation | None:
     """How the image is stored; None if PatientOrientation is missing or unknown.
 
     In an upright view, the rows of a left breast run to anterior (A), those of a right breast to posterior (P). Columns
-    run to the feet (F) in MLO, or to the medial side in CC (R for a left breast, L for a right one) (PS3.3
-    C.7.6.1.1.1; IHE Mammography Image). An MLO view with the opposite of both is rotated by 180 degrees. A CC view with
-    the opposite of both has the orientation of an upright view of the other breast, so that it may as well have a wrong
-    laterality. Raises DicomError for it, and for an image that is stored in another way.
+    run to the feet (F) in MLO, perhaps with the medial side (FR, FL), or to the medial side in CC (R for a left breast,
+    L for a right one) (PS3.3 C.7.6.1.1.1; IHE Mammography Image). An MLO view with the opposite of both is rotated by
+    180 degrees. A CC view with the opposite of both has the orientation of an upright view of the other breast, so that
+    it may as well have a wrong laterality; an MLO view with the lateral side has it. Raises DicomError for it, and for
+    an image that is stored in another way.
     """
     if not header.patient_orientation:
         return None
@@ -89,7 +95,8 @@ def _is_turned(rows: str, columns: str, view: View) -> bool:
 
 
 def _is_upright(columns: str, view: View) -> bool:
-    return "F" in columns if view.is_mlo else columns.startswith("L" if view.is_right else "R")
+    medial, lateral = "LR" if view.is_right else "RL"
+    return "F" in columns and lateral not in columns if view.is_mlo else columns.startswith(medial)
 
 
 def _remedies(header: Header) -> tuple[Remedy, ...]:
@@ -110,10 +117,10 @@ def _projection(header: Header) -> str:
     return projection
 
 
-def _agreed(attribute: str, stated: Mapping[str, str]) -> str:
+def _agreed(attribute: str, stated: Mapping[str, str], remedy: str = "correct the object") -> str:
     """The only non-empty value in `stated` (source -> value); "" if there is none. Raises DicomError for two values."""
     values = {value for value in stated.values() if value}
     if len(values) > 1:
         sources = ", ".join(f"{source} states {value or 'none'}" for source, value in stated.items())
-        raise DicomError(f"the {attribute} is contradictory ({sources}): correct the object or the option")
+        raise DicomError(f"the {attribute} is contradictory ({sources}): {remedy}")
     return "".join(values)

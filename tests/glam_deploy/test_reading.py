@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 from mammograms import breast, write_mg
+from pydicom import Dataset
 from support.bundles import unprivileged
 
 from glam_deploy.dicom.read import read_view
@@ -45,6 +46,17 @@ def test_a_name_of_another_kind_of_image_brings_a_notice(tmp_path: Path) -> None
     assert [notice.code for notice in read(path).notices] == ["view-from-name", "name-of-other-kind"]
     (notice,) = read(path, view="L-CC").notices
     assert "the word MAG (magnification)" in notice.message
+
+
+def test_a_dicom_object_without_a_view_is_as_unknown_as_a_picture(tmp_path: Path) -> None:
+    """What lacks the view lacks its modifiers too; a header with a view is asked instead of the name."""
+
+    def anonymize(dataset: Dataset) -> None:
+        del dataset.ViewCodeSequence, dataset.ImageLaterality, dataset.PatientOrientation
+
+    found = read(write_mg(tmp_path / "L-CC-MAG.dcm", anonymize))
+    assert [notice.code for notice in found.notices][:2] == ["view-from-name", "name-of-other-kind"]
+    assert "name-of-other-kind" not in [each.code for each in read(write_mg(tmp_path / "L-CC-MAG.dcm")).notices]
 
 
 def test_options_reach_the_dicom_reader(tmp_path: Path) -> None:

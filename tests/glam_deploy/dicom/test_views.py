@@ -12,6 +12,7 @@ from pydicom.sr._snomed_dict import mapping
 from glam_deploy.dicom import terms
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import DicomError, NotForThisNetwork
+from glam_deploy.reading import read
 from glam_deploy.records import View
 
 Write = Callable[..., Path]
@@ -88,6 +89,29 @@ def test_contradictions_and_other_views(write: Write, values: dict[str, object],
         read_view(write(_tags(**values)))
 
 
+def test_an_mlo_view_with_the_orientation_of_the_other_breast(write: Write) -> None:
+    path = write(_tags(PatientOrientation=["P", "FL"]), view=View.L_MLO)
+    with pytest.raises(DicomError, match="laterality wrong: PatientOrientation is P and FL, as in an R-MLO view"):
+        read_view(path)
+
+
+@pytest.mark.parametrize(("view", "columns"), [(View.L_MLO, "FR"), (View.R_MLO, "FL"), (View.L_MLO, "F")])
+def test_an_upright_mlo_view(write: Write, view: View, columns: str) -> None:
+    mammogram = read_view(write(_tags(PatientOrientation=["P" if view.is_right else "A", columns]), view=view))
+    assert (mammogram.view, mammogram.horizontal_flip, mammogram.notices) == (view, False, ())
+
+
+def test_a_contradiction_names_what_gave_the_view(write: Write, tmp_path: Path) -> None:
+    path = write(_tags(ViewCodeSequence=None))
+    named = path.rename(tmp_path / "R_CC.dcm")
+    with pytest.raises(DicomError, match=r"the file name states R\): correct the object or the file name$"):
+        read(named)
+    with pytest.raises(DicomError, match=r"the view option states R\): correct the object or the view option$"):
+        read(named, view=View.R_CC)
+    with pytest.raises(DicomError, match=r"Laterality states R\): correct the object$"):
+        read_view(write(_tags(Laterality="R")))
+
+
 def test_the_view_option_completes_tags_and_never_overrules_them(write: Write) -> None:
     untagged = write(_tags(ViewCodeSequence=None, ImageLaterality=None))
     assert read_view(untagged, view=View.L_CC).view is View.L_CC
@@ -119,6 +143,11 @@ def test_an_image_stored_mirrored_is_recognized(write: Write, view: View, rows: 
         (View.L_MLO, ["A", "H"]),
         (View.R_MLO, ["A", "HL"]),
         (View.R_MLO, ["F", "P"]),
+        # the medial side of the other breast (PS3.3 C.8.11.7: A\\FR for L-MLO, P\\FL for R-MLO)
+        (View.L_MLO, ["P", "FL"]),
+        (View.L_MLO, ["A", "FL"]),
+        (View.R_MLO, ["A", "FR"]),
+        (View.R_MLO, ["P", "FR"]),
     ],
 )
 def test_a_rotated_or_upside_down_image_is_refused(write: Write, view: View, orientation: list[str]) -> None:
