@@ -10,7 +10,9 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
+
+T = TypeVar("T")
 
 if sys.platform == "win32":
     _READING = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
@@ -18,14 +20,35 @@ else:
     _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
+class _File(io.FileIO):
+    """A file that raises BlockingIOError where it would have to wait, as /proc/kmsg does, which counts as regular.
+
+    FileIO returns None there, which loops over a file take for more to come.
+    """
+
+    def readinto(self, buffer: Any, /) -> int:
+        number: int | None = super().readinto(buffer)
+        return _required(number)
+
+    def readall(self) -> bytes:
+        return _required(super().readall())
+
+
+def _required(found: T | None) -> T:
+    if found is None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return found
+
+
 def open_regular(path: Path) -> io.BufferedReader:
     """Open `path`, or the file that it links to, for reading. Raises OSError, also for a file that is not regular.
 
     The type is checked before opening, which may act on a device and fails for a socket (ENXIO, open(2)), and again
-    after it (O_NONBLOCK), because the file can be replaced in between.
+    after it (O_NONBLOCK), because the file can be replaced in between. Reading raises BlockingIOError, an OSError, for
+    a file of the kernel that has nothing to read now.
     """
     _require_regular(path.stat().st_mode, path)
-    return os.fdopen(_opened(path, _READING), "rb")
+    return io.BufferedReader(_File(_opened(path, _READING), "rb"))
 
 
 def _opened(path: Path, flags: int, mode: int = 0o777) -> int:

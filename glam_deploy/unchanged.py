@@ -10,22 +10,39 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from glam_deploy.errors import InputError, unreadable
 from glam_deploy.regular import open_regular
 
+MAX_BYTES = 16 << 30
+"""Largest size of a file that is read for its hash; objects of tomosynthesis, which are skipped, have up to 4 GB."""
 _FRESH_S = 10.0
 """Age in seconds below which a second change may have the times of the first: file systems count in steps of up to 2 s
 (FAT), and clocks of servers differ a little."""
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits. Raises InputError if the file cannot be read."""
+    """SHA-256 of a file as hexadecimal digits. Raises InputError if it cannot be read or has more than MAX_BYTES."""
     try:
         with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            _require_size(os.fstat(file.fileno()).st_size)
+            return _sha256(file)
     except OSError as error:
         raise _unreadable(error) from error
+
+
+def _sha256(file: BinaryIO) -> str:
+    total, count, buffer = hashlib.sha256(), 0, memoryview(bytearray(1 << 18))
+    while number := file.readinto(buffer):  # type: ignore[attr-defined]
+        total.update(buffer[:number])
+        _require_size(count := count + number)  # files of /proc have no size and may have no end
+    return total.hexdigest()
+
+
+def _require_size(count: int) -> None:
+    if count > MAX_BYTES:
+        raise InputError(f"the file has {count} bytes or more, expected at most {MAX_BYTES}: it is no image")
 
 
 @contextmanager

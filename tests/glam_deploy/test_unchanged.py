@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from glam_deploy import regular
 from glam_deploy import unchanged as module
 from glam_deploy.errors import InputError
-from glam_deploy.unchanged import require_sha256, unchanged
+from glam_deploy.reading import read
+from glam_deploy.regular import read_regular
+from glam_deploy.unchanged import file_sha256, require_sha256, unchanged
 
 ONE, OTHER = b"one content", b"the other!!"
 
@@ -65,9 +68,9 @@ def test_a_file_that_rests_is_hashed_once(
 ) -> None:
     """Times of a fresh file may be those of a second change too."""
     hashed = []
-    real = hashlib.file_digest
+    real = hashlib.sha256
     monkeypatch.setattr(module, "_FRESH_S", fresh_s)
-    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: (hashed.append(name), real(file, name))[1])
+    monkeypatch.setattr(hashlib, "sha256", lambda: (hashed.append(1), real())[1])
     with unchanged(path):
         pass
     assert len(hashed) == reads
@@ -84,3 +87,23 @@ def test_what_cannot_be_read(path: Path, harm: Callable[[Path], object]) -> None
     harm(path)
     with pytest.raises(InputError, match=r"^the file cannot be read \(.*\): check its path"), unchanged(path):
         pass
+
+
+def test_a_file_without_end_is_not_read(path: Path) -> None:
+    os.truncate(path, 1 << 40)
+    with pytest.raises(InputError, match="has 1099511627776 bytes or more, expected at most 17179869184"):
+        file_sha256(path)
+
+
+def test_a_file_that_would_keep_waiting_is_unreadable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /proc/kmsg, a regular file by its mode, whose reading ends with EAGAIN as that of an empty pipe does."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    monkeypatch.setattr(regular, "_opened", lambda *_: os.dup(reader))
+    for use in (file_sha256, read):
+        with pytest.raises(InputError, match="cannot be read"):
+            use(path)
+    with pytest.raises(BlockingIOError):
+        read_regular(path)
+    os.close(writer)
+    os.close(reader)

@@ -34,7 +34,7 @@ _MAX_HEADER = 8 << 20
 """Most bytes of the headers of one member of a tar file: names, extended attributes and the map of a sparse file."""
 _MAX_ZEROS = 64 << 20
 """Most bytes between the end of a tar file and one that follows; programs fill it to some KiB or MiB."""
-_SPLIT = "extract both with a program that repairs archives, or give them one by one"
+_EXTRACT = "extract it with another program, and give the folder"
 _FREE = 1 << 30
 """Bytes that a compressed tar file may have after decompression, whatever its own size."""
 _RATIO = 200
@@ -107,12 +107,15 @@ _Found = tuple[str, int, Callable[[], IO[bytes]]]
 def _in_zip(file: BinaryIO) -> Iterator[_Found]:
     with zipfile.ZipFile(_Limited(file)) as archive:
         for info in archive.infolist():
-            if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16):
-                yield info.filename, info.file_size, _zip_opener(archive, info)
+            if not info.filename.endswith("/") and not stat.S_ISLNK(info.external_attr >> 16):
+                yield info.filename or "unnamed", info.file_size, _zip_opener(archive, info)
         begin = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
     file.seek(0)
     if begin and SIGNATURES[Kind.ZIP](file.read(HEAD)):
-        raise InputError(f"another zip archive is in its first {begin} bytes, of which no member can be read: {_SPLIT}")
+        raise InputError(
+            f"another zip archive is in its first {begin} bytes, of which no member can be read: give them one by one, "
+            f"or {_EXTRACT}"
+        )
 
 
 def _zip_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
@@ -317,7 +320,9 @@ def _require_kind(file: BinaryIO, name: str) -> None:
 def _refuse(what: str, error: Exception) -> NoReturn:
     if isinstance(error, NotImplementedError):
         raise InputError("its compression is not supported: pack it again with deflate") from None
-    raise InputError(f"{what} ({type(error).__name__}): copy or pack it again") from None
+    if isinstance(error, UnicodeDecodeError):
+        raise InputError(f"the name of a member is not UTF-8, as the archive says that it is: {_EXTRACT}") from None
+    raise InputError(f"{what} ({type(error).__name__}): copy it again, or {_EXTRACT}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

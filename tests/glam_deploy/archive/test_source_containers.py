@@ -233,3 +233,22 @@ def test_a_program_before_a_zip_is_none(tmp_path: Path) -> None:
     path.write_bytes(b"MZ" + bytes(5000) + path.read_bytes())
     source, (entry,) = listed(path)
     assert source.read(entry) == dicom("1")
+
+
+# names
+
+
+def test_a_member_without_a_name_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(path := tmp_path / "a.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(""), dicom("1"))
+        archive.writestr("2.dcm", dicom("2"))
+    source, entries = listed(path)
+    assert [source.read(entry) for entry in entries] == [dicom("1"), dicom("2")]
+    assert [entry.location for entry in entries] == [f"{path}!unnamed", f"{path}!2.dcm"]
+
+
+def test_a_name_in_another_encoding_than_the_archive_says(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", [("1.dcm", dicom("1")), ("\u00e95.dcm", dicom("2"))])
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xfe"))
+    source, (entry,) = listed(path)
+    assert "the name of a member is not UTF-8" in reason(source, entry) and "extract it" in reason(source, entry)

@@ -212,14 +212,14 @@ def test_a_file_that_is_no_container(tmp_path: Path, name: str, content: bytes, 
     (entry,) = source.entries()
     suffix, kind = next(pair for pair in KINDS if name.endswith(pair[0]))
     if content.isdigit() and kind == "tar":  # the oldest tar files have no signature
-        expected = "the content is no tar archive, or is damaged (ReadError): copy or pack it again"
+        expected = "the content is no tar archive, or is damaged (ReadError): copy it again, or extract it"
     assert reason(source, entry).startswith(expected.replace("KIND", kind).replace("SUFFIX", suffix))
 
 
 @pytest.mark.parametrize(
     ("content", "name", "expected"),
     [
-        (b"PK\3\4abcdef", "a.zip", "the archive is damaged (BadZipFile): copy or pack it again"),
+        (b"PK\3\4abcdef", "a.zip", "the archive is damaged (BadZipFile): copy it again, or extract it"),
         (b"PK\3\4abcdef", "a.tgz", "the file is a zip archive, expected gzip because its name ends with gz: give it"),
         (gzip.compress(PAGE, mtime=0), "a.tgz", "the content is no tar archive, or is damaged (ReadError)"),
     ],
