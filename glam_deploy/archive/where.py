@@ -1,6 +1,5 @@
 """Conditions on the header of a DICOM file: `Manufacturer=HOLOGIC*`, `StudyDate>=2020`, `Rows<4000`."""
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TypeVar
 
+from glam_deploy.decimals import decimal
 from glam_deploy.errors import DicomError, UsageError
 from glam_deploy.input_files import resembles_dicom
 from glam_deploy.installation import refusal
@@ -136,11 +136,8 @@ def _number(text: str, vr: str) -> float | None:
     factor = 1.0
     if vr == "AS" and text[-1:] in _YEARS:
         text, factor = text[:-1], _YEARS[text[-1]]
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number * factor if math.isfinite(number) else None
+    number = decimal(text)
+    return None if number is None else number * factor
 
 
 def _ordered(found: T, operator: str, low: T, high: T) -> bool:

@@ -118,7 +118,7 @@ def read_header(dataset: Dataset) -> Header:
     with dicom_errors("the DICOM header is damaged: export the object again from its archive"):
         elements = Elements(dataset)
         return Header(
-            sop_class=_sop_class(elements),
+            sop_class=_valid("SOPClassUID", stored_sop_class(elements)),
             transfer_syntax=_transfer_syntax(dataset),
             uids={keyword: elements.uid(keyword) for keyword in UID_KEYWORDS},
             image_type=tuple(elements.texts("ImageType")),
@@ -146,10 +146,9 @@ def _singles(elements: Elements) -> dict[str, Any]:
     return texts | integers | {name: elements.decimal(keyword) for name, keyword in _NUMBERS.items()}
 
 
-def _sop_class(elements: Elements) -> UID:
-    """SOP class of the data set, or if that is missing, of the file meta information."""
-    stored = elements.uid("SOPClassUID") or str(elements.dataset.file_meta.get("MediaStorageSOPClassUID", ""))
-    return _valid("SOPClassUID", stored)
+def stored_sop_class(elements: Elements) -> str:
+    """SOP class of the data set, or if that is missing, of the file meta information; "" if that is missing too."""
+    return elements.uid("SOPClassUID") or str(elements.dataset.file_meta.get("MediaStorageSOPClassUID", ""))
 
 
 def _transfer_syntax(dataset: Dataset) -> UID:

@@ -3,7 +3,6 @@
 The value of an unknown element is never kept or shown, because it could be a name.
 """
 
-import math
 import os
 import re
 import struct
@@ -17,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.valuerep import PersonName
 
+from glam_deploy.decimals import decimal
 from glam_deploy.dicom.terms import DEFINED, MODIFIER_OF, VIEW_OF, Term
 from glam_deploy.errors import DicomError
 
@@ -153,7 +153,7 @@ class Elements:
 
     def spacing(self, keyword: str) -> tuple[float, ...] | None:
         """Two numbers above 0, or None."""
-        values = [_to_number(text) for text in self.texts(keyword)]
+        values = [decimal(text) for text in self.texts(keyword)]
         good = tuple(value for value in values if value is not None and value > 0)
         if values and (len(values) != 2 or len(good) != 2):
             self.unknown[keyword] = "is not two numbers above 0 (PS3.5 section 6.2)"
@@ -207,7 +207,7 @@ class Elements:
             return None
         if not texts:
             return None
-        found = _to_number(texts[0])
+        found = decimal(texts[0])
         if found is None:
             self.unknown[keyword] = "is not a number (PS3.5 section 6.2)"
             return _leading_number(texts[0].replace(",", ".")) if lenient else None
@@ -245,16 +245,7 @@ def _is_filled(value: Any) -> bool:
 
 def _leading_number(text: str) -> float | None:
     """The number that a text consists of or begins with; a percentage is divided by 100."""
-    found, leading = _to_number(text), _LEADING_NUMBER.match(text)
+    found, leading = decimal(text), _LEADING_NUMBER.match(text)
     if found is not None or leading is None:
         return found
     return float(leading[1]) / (100 if leading[2] else 1)
-
-
-def _to_number(text: str) -> float | None:
-    """The finite number that a text consists of; None for other texts."""
-    try:
-        found = float(text)
-    except ValueError:
-        return None
-    return found if math.isfinite(found) and "_" not in text else None

@@ -9,13 +9,14 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from glam_bench.evaluation.csv_tables import Row, read_rows
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
 from glam_bench.evaluation.plain_list import CLASSES, label_in
+from glam_deploy.decimals import decimal
 from glam_deploy.errors import UsageError, counted
 from glam_deploy.input_files import SUFFIXES
 from glam_deploy.outputs.table import harmless
@@ -64,9 +65,19 @@ def read_predictions(path: Path, *, labels: bool = True) -> Predictions:
             raise row.wrong("image_index", "a name, each once")
         scores[index] = {label: _score(row, f"{label}_pred") for label in CLASSES}
         images.append(_image(row, path))
-    remarks = (f"The labels are those of {path.name}.",)
+    remarks = (f"The labels are those of {path.name}.", *_alike(scores))
     labelled = LabelledSet(name=path.stem, level="breast", images=tuple(images), remarks=remarks)
     return Predictions(name=path.stem.removeprefix(PREFIX), scores=scores, labelled=labelled)
+
+
+def _alike(names: Collection[str]) -> Iterator[str]:
+    """A remark on names that differ in the suffix of an image file only, which may be those of one image."""
+    count = Counter(map(image_index, names))
+    if alike := [name for name in names if count[image_index(name)] > 1]:
+        yield (
+            f"{counted(len(alike), 'row')} count as images of their own, though their names differ in the suffix only, "
+            f"such as {alike[0]}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,10 +181,7 @@ def _image(row: Row, path: Path) -> LabelledImage:
 
 
 def _score(row: Row, column: str) -> float:
-    try:
-        value = float(row.cells[column])
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
+    value = decimal(row.cells[column])
+    if value is None or not 0 <= value <= 1:
         raise row.wrong(column, "a number from 0 to 1")
     return value

@@ -13,7 +13,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
-from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header
+from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header, stored_sop_class
 from glam_deploy.dicom.read import read_elements
 from glam_deploy.dicom.results.records import Reference
 from glam_deploy.dicom.values import Elements
@@ -91,10 +91,9 @@ class Source:
 
     def reference(self) -> Reference:
         """Reference with the UIDs as stored, even if invalid by PS3.5 section 9.1, because other objects use these."""
-        read = Elements(self.elements).uid
-        return Reference(
-            sop_class=read("SOPClassUID"), sop_uid=read("SOPInstanceUID"), series_uid=read("SeriesInstanceUID")
-        )
+        elements = Elements(self.elements)
+        sop_uid, series_uid = map(elements.uid, ("SOPInstanceUID", "SeriesInstanceUID"))
+        return Reference(sop_class=stored_sop_class(elements), sop_uid=sop_uid, series_uid=series_uid)
 
     @property
     def zone(self) -> tzinfo | None:

@@ -174,12 +174,15 @@ def test_predictions_of_a_list(tmp_path: Path) -> None:
     [
         ("a,0.5,1.5,0,0", "line 2: malignant_pred is '1.5', expected a number from 0 to 1"),
         ("a,nan,0.5,0,0", "line 2: benign_pred is 'nan'"),
+        ("a,0.1_5,0.5,0,0", "line 2: benign_pred is '0.1_5'"),
+        ("a,0.5,\u0660.\u0665,0,0", "line 2: malignant_pred is '\u0660.\u0665'"),
+        ('a,"0,5",0.5,0,0', "line 2: benign_pred is '0,5'"),
         ("a,0.5,0.5,0,2", "line 2: malignant_label is '2'"),
         (",0.5,0.5,0,0", "line 2: image_index is ''"),
     ],
 )
 def test_wrong_predictions_are_named(tmp_path: Path, row: str, told: str) -> None:
-    (tmp_path / "p.csv").write_text(f"{PUBLISHED.splitlines()[0]}\n{row}\n")
+    (tmp_path / "p.csv").write_text(f"{PUBLISHED.splitlines()[0]}\n{row}\n", encoding="utf-8")
     with pytest.raises(UsageError, match=told):
         read_predictions(tmp_path / "p.csv")
 
@@ -267,7 +270,9 @@ def test_the_exact_name_comes_first(tmp_path: Path) -> None:
     assert match(found, listed, path).remarks[0].startswith("p.csv: 1 row left out, such as b, because")
     scores = {image.name: {"benign": 0.0, "malignant": 0.5} for image in listed.images}
     write_predictions(path, listed, scores, {image.name: {} for image in listed.images})
-    assert set(read_predictions(path).scores) == set(scores)
+    again = read_predictions(path)
+    assert set(again.scores) == set(scores)
+    assert again.labelled.remarks[1].startswith("4 rows count as images of their own, though their names differ in the")
 
 
 def test_two_rows_of_one_image_are_refused(tmp_path: Path) -> None:

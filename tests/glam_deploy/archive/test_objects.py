@@ -15,7 +15,7 @@ from expected import need
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ImplicitVRLittleEndian
 from support.commands import install_line, start_process
 from support.engines import small_view
 from support.tiny_bundle import write_tiny_bundle
@@ -359,3 +359,14 @@ def test_dcmftest_and_dsrdump_read_them(judged: Written) -> None:
     assert told.returncode == 0 and told.stdout.count("yes:") == 2
     shown = subprocess.run(["dsrdump", "+Pl", sr], capture_output=True, text=True, check=False)
     assert shown.returncode == 0 and "Research use only" in shown.stdout
+
+
+def test_an_image_whose_class_is_in_the_header_of_the_file_only(predictor: Predictor, tmp_path: Path) -> None:
+    """Both objects refer to the class that the image has (PS3.3 table 10-11: type 1)."""
+    dataset = dcmread(path := write_view(tmp_path / "a.dcm"))
+    del dataset.SOPClassUID
+    dataset.save_as(path, enforce_file_format=False)
+    made = write(predictor, path, tmp_path / "out")
+    for suffix in (".seg.dcm", ".sr.dcm"):
+        found = [one.value for one in dcmread(made.path(suffix)).iterall() if one.keyword == "ReferencedSOPClassUID"]
+        assert DigitalMammographyXRayImageStorageForPresentation in found and "" not in found

@@ -30,6 +30,7 @@ from glam_bench.evaluation.datasets.tables import (
     view_in,
 )
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet, Outline, Rectangle
+from glam_deploy.decimals import decimal
 
 TITLE = "VinDr-Mammo"
 SPLITS = ("training", "test")
@@ -118,10 +119,7 @@ def _box(row: Row, left_out: LeftOut) -> Iterator[Outline]:
 
 
 def _number(row: Row, column: str) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < 1e6:
+    value = decimal(row[column])
+    if value is None or not abs(value) < 1e6:
         raise row.wrong(column, "a number of pixels")
     return value
