@@ -74,7 +74,7 @@ class VersionJudge:
 
     def _compare(self, reader: ViewReader, stored: StoredVersion, old: Path, later: Instance, new: Path) -> Judgement:
         if later.state != "candidate":
-            same = (stored.state, stored.reason) == (later.state, later.reason) and not _differing(old, new)
+            same = (stored.state, stored.reason) == (later.state, later.reason) and _differing(old, new) == ()
             return Judgement(verdict=Verdict.SAME, reason="") if same else _other(f"it is {later.state}")
         found = self._read(reader, new)
         if isinstance(found, str):

@@ -22,8 +22,9 @@ def require_complete(path: Path) -> None:
 
     Native pixel data need Rows x Columns x NumberOfFrames values of BitsAllocated (PS3.5 section 8.1.1).
     Encapsulated ones (PS3.5 annex A.4) need a delimiter, a fragment for each frame, and the fragments to which the
-    basic or extended offset table refers. More pixels than the header states are no sign of a cut. A header that is
-    damaged in another way, and pixels that are floats, pass, because they are refused when they are classified or read.
+    basic or extended offset table refers. More pixels than the header states are no sign of a cut. Raises DicomError if
+    the data set cannot be read up to its pixels. Values of the header that are wrong, and pixels that are floats, pass,
+    because they are refused when they are classified or read.
     """
     with path.open("rb") as file:
         _check(file)
@@ -31,14 +32,9 @@ def require_complete(path: Path) -> None:
 
 def _check(file: BinaryIO) -> None:
     meta, reader = open_data_set(file, KEYWORDS, limit=MAX_HEADER, part="the header", most=MAX_BYTES)
-    try:
-        with dicom_errors(_DAMAGED):
-            dataset = reader.read_through(BEFORE_PIXELS)
-            layout = reader.measure_pixels()
-    except IncompleteObject:
-        raise
-    except DicomError:
-        return
+    with dicom_errors(_DAMAGED):
+        dataset = reader.read_through(BEFORE_PIXELS)
+        layout = reader.measure_pixels()
     if layout is None and reader.has_float_pixels:
         return
     if layout is None:

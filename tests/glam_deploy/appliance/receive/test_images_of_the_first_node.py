@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from mammograms import write_mg
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRBigEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from support.commands import ROOT
 from support.receive import box, config_of, data_set_of, listening, same_rows_and_files
 
@@ -35,16 +35,18 @@ def commands(folder: Path, port: int) -> str:
 def images(folder: Path) -> None:
     """One image in each accepted transfer syntax; nobody decodes the pixels of the compressed ones."""
     for syntax in TRANSFER_SYNTAXES:
-        made = dcmread(write_mg(folder / f"{syntax}.dcm"))
-        made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        made.file_meta.TransferSyntaxUID = syntax
-        if syntax.is_encapsulated and not syntax.is_deflated:
+        is_plain = syntax.is_deflated or not syntax.is_encapsulated
+        path = write_mg(folder / f"{syntax}.dcm", new_uid, syntax=syntax if is_plain else ExplicitVRLittleEndian)
+        if not is_plain:
+            made = dcmread(path)
+            made.file_meta.TransferSyntaxUID = syntax
             made.PixelData = encapsulate([b"\xff\xd8" + bytes(200)])
             made["PixelData"].VR = "OB"
-        if syntax == ExplicitVRBigEndian:
-            made["PixelData"].VR = "OW"
-            made._read_little = False
-        made.save_as(folder / f"{syntax}.dcm", little_endian=syntax.is_little_endian, implicit_vr=syntax.is_implicit_VR)
+            made.save_as(path)
+
+
+def new_uid(dataset: Dataset) -> None:
+    dataset.SOPInstanceUID = generate_uid()
 
 
 def content(folder: Path) -> dict[str, tuple[str, bytes]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gdcm
 import pytest
+from hostile import nested, with_elements
 from mammograms import transcode, write_mg
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -70,6 +71,21 @@ def test_a_cut_one_after_the_whole_one_changes_nothing(inbox: Box, tmp_path: Pat
     assert inbox.take(data_set[:-5000], claim).status == Status.INCOMPLETE
     assert same_rows_and_files(inbox) == 1
     assert inbox.rows("SELECT * FROM quarantine") == []
+
+
+PIXELS = bytes.fromhex("e07f1000")
+"""PixelData in little endian."""
+
+
+@pytest.mark.parametrize("cut", [0, 5000])
+def test_one_that_cannot_be_read_to_its_end_stays_with_its_sender(inbox: Box, tmp_path: Path, cut: int) -> None:
+    """Nobody can say whether it was cut, and two of them are not one image because neither can be read."""
+    path = with_elements(tmp_path / "a.dcm", nested(20, bytes.fromhex("400030a7")), before=PIXELS)
+    claim, data_set = split(path.read_bytes())
+    receipt = inbox.take(data_set[: len(data_set) - cut], claim)
+    assert receipt.status == Status.NOT_UNDERSTOOD
+    assert "sequences are nested more than 16 deep" in receipt.reason
+    assert inbox.files() + inbox.files("spool/incoming") + inbox.files("quarantine") == []
 
 
 def shorter(dataset: Dataset) -> None:
