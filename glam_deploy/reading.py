@@ -233,13 +233,23 @@ def read_uids(path: Path) -> Mapping[str, str]:
 
 def uids_of(data: bytes) -> Mapping[str, str]:
     """As `read_uids`, of the content of a file."""
+    return {} if (dicom := _dicom_for(data)) is None else dicom.uids_of(data)
+
+
+def has_view_of_name(data: bytes) -> bool:
+    """Whether the view of an image with this content is, or is completed by, that of its file name."""
+    return not is_dicom(data[:132]) or ((dicom := _dicom_for(data)) is not None and dicom.needs_given_view(data))
+
+
+def _dicom_for(data: bytes) -> Any:
+    """The module `dicom.read`; None for another format and without pydicom."""
     if not is_dicom(data[:132]):
-        return {}
+        return None
     try:
         from glam_deploy.dicom import read as dicom_read
     except ModuleNotFoundError:
-        return {}
-    return dicom_read.uids_of(data)
+        return None
+    return dicom_read
 
 
 def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:

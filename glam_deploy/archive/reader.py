@@ -36,6 +36,8 @@ class Fingerprint:
     bytes: int | None = None
     uids: Mapping[str, str] = field(default_factory=dict)
     """DICOM keyword -> UID, as `Source.uids`."""
+    has_view_of_name: bool = False
+    """Whether the result depends on the view in its name."""
     patient: str = field(default="", repr=False)
     """As `identifiers.patient_of`, for its pseudonym."""
     excluded: str = ""
@@ -107,7 +109,8 @@ class EntryReader:
 
     def _identified(self, content: bytes, known: Fingerprint) -> Fingerprint:
         try:
-            return replace(known, uids=dict(reading.uids_of(content)))
+            named = reading.has_view_of_name(content)
+            return replace(known, uids=dict(reading.uids_of(content)), has_view_of_name=named)
         except Exception:  # a header that breaks the parser has no UIDs
             return known
 

@@ -7,6 +7,7 @@ from glam_deploy.archive.dataset import Dataset
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.objects import ObjectPlan
 from glam_deploy.archive.parts import unfit
+from glam_deploy.archive.reader import Fingerprint
 from glam_deploy.archive.rows import (
     DONE,
     DUPLICATE,
@@ -20,6 +21,7 @@ from glam_deploy.archive.rows import (
     ViewRow,
     instance_id,
 )
+from glam_deploy.archive.sources.base import Entry
 from glam_deploy.archive.sources.locations import places
 from glam_deploy.archive.station import Task
 from glam_deploy.errors import InternalError
@@ -61,7 +63,7 @@ class Recorder:
         found = task.fingerprint
         assert found is not None
         is_content = bool(found.sha256) and not found.excluded
-        instance = instance_id(found.uids, found.sha256, task.entry.path, self._identifiers) if is_content else ""
+        instance = self._instance_of(task.entry, found) if is_content else ""
         if task.instance != instance:
             self._leave(task)
         if not is_content:
@@ -81,6 +83,10 @@ class Recorder:
         if claim.owner is not task and not any(task is other for other in claim.duplicates):
             claim.duplicates.append(task)
         return claim.owner is not task
+
+    def _instance_of(self, entry: Entry, found: Fingerprint) -> str:
+        named = found.has_view_of_name
+        return instance_id(found.uids, found.sha256, entry.path, self._identifiers, has_view_of_name=named)
 
     def objects_of(self, task: Task, objects: ObjectPlan | None) -> ObjectPlan | None:
         """Files that are written for an entry: those of the run, but no SEG and SR with an ambiguous UID."""

@@ -109,12 +109,16 @@ def entry_id(entry: Entry, identifiers: Identifiers) -> str:
     return identifiers.text("entry", _digest(entry.location, entry.version))
 
 
-def instance_id(uids: Mapping[str, str], sha256: str, path: PurePath, identifiers: Identifiers) -> str:
+def instance_id(
+    uids: Mapping[str, str], sha256: str, path: PurePath, identifiers: Identifiers, *, has_view_of_name: bool
+) -> str:
     """Id of a distinct instance. `sha256`: that of its content, as hexadecimal digits; `path`: as `Entry.path`.
 
-    Without a SOPInstanceUID the view in the name takes its place, because the result depends on it.
+    It is of content, SOPInstanceUID, and the view in the name if the result depends on it.
     """
-    return identifiers.text("instance", _digest(uids.get("SOPInstanceUID") or _view_in(path), sha256))
+    view = _view_in(path) if has_view_of_name else ""
+    stated = "\0".join(filter(None, (uids.get("SOPInstanceUID"), view)))
+    return identifiers.text("instance", _digest(stated, sha256))
 
 
 def _view_in(path: PurePath) -> str:

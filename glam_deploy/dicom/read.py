@@ -21,7 +21,7 @@ from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import StoredImage, read_pixels
 from glam_deploy.dicom.values import LIBRARY_ERRORS, Elements
-from glam_deploy.errors import DicomError, IncompleteObject, Remedy, UsageError, unreadable
+from glam_deploy.errors import DicomError, IncompleteObject, NotForThisNetwork, Remedy, UsageError, unreadable
 from glam_deploy.records import MAX_PIXELS, PATIENT_KEYWORDS, UID_KEYWORDS, Mammogram, Notice, Pixels, Source, View
 from glam_deploy.regular import open_regular
 
@@ -130,6 +130,18 @@ def read_uids(path: Path) -> dict[str, str]:
     with suppress(DicomError), _opened(path) as file:
         return _valid_uids_in(file)
     return {}
+
+
+def needs_given_view(data: bytes) -> bool:
+    """Whether the view in the header of a DICOM file is missing or incomplete, so that a given one completes it."""
+    silence_pydicom()
+    try:
+        views.view_of(read_header(_Parsed(BytesIO(data), KEYWORDS).read_through(BEFORE_PIXELS)), None)
+    except NotForThisNetwork:
+        return False
+    except DicomError as error:
+        return Remedy.NAME_VIEW in error.remedies
+    return False
 
 
 def uids_of(data: bytes) -> dict[str, str]:

@@ -97,7 +97,9 @@ def write(
     (entry,) = source.entries()
     fingerprint, view = EntryReader(source=source, headers=True).read(entry, decode_here)
     assert view is not None
-    instance = instance_id(fingerprint.uids, fingerprint.sha256, entry.path, Identifiers())
+    instance = instance_id(
+        fingerprint.uids, fingerprint.sha256, entry.path, Identifiers(), has_view_of_name=fingerprint.has_view_of_name
+    )
     dest.mkdir(exist_ok=True)
     plan = prepared(ObjectPlan(folder=dest / "objects/0123456789ab", kinds=kinds, ambiguous=ambiguous), dest)
     return Written(predictor.predict(view, instance, plan), instance, plan)

@@ -4,6 +4,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -94,17 +95,42 @@ def test_ids_differ_where_location_version_identifier_or_content_do() -> None:
     stored = Identifiers()
     assert len({entry_id(Entry(location=a, name="", version=v), stored) for a, v in entries}) == 5
     uids, path = {"SOPInstanceUID": "1.2"}, PurePath("a/1_L-CC.png")
-    first = instance_id(uids, "ab", path, stored)
+    tagged = partial(instance_id, has_view_of_name=False)
+    first = tagged(uids, "ab", path, stored)
     assert first == hashlib.sha256(b"1.2\0ab").hexdigest()[:32]
-    assert first == instance_id(uids, "ab", PurePath("b/2.png"), stored)
-    others = {instance_id({}, "ab", path, stored), instance_id(uids, "ac", path, stored)}
-    assert len({first, *others, instance_id(uids, "ab", path, Identifiers(key=b"k" * 32))}) == 4
+    assert first == tagged(uids, "ab", PurePath("b/2.png"), stored)
+    others = {tagged({}, "ab", path, stored), tagged(uids, "ac", path, stored)}
+    assert len({first, *others, tagged(uids, "ab", path, Identifiers(key=b"k" * 32))}) == 4
 
 
 def test_the_same_pixels_under_another_view_are_another_instance() -> None:
     names = ("a/1_L-CC.png", "b/2_L-CC.png", "a/1_R-CC.png", "a/1.png", "a/L-CC_R-CC.png")
-    found = [instance_id({}, "ab", PurePath(name), Identifiers()) for name in names]
-    assert found[0] == found[1] and len(set(found)) == 4
+    for uids in ({}, {"SOPInstanceUID": "1.2"}):
+        found = [instance_id(uids, "ab", PurePath(name), Identifiers(), has_view_of_name=True) for name in names]
+        assert found[0] == found[1] and len(set(found)) == 4
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [
+        ((), False),
+        (("ViewCodeSequence", "ImageLaterality"), True),
+        (("ViewCodeSequence",), True),
+        (("ImageLaterality",), True),
+        (("PatientOrientation",), False),
+        (("Rows",), False),
+    ],
+)
+def test_whether_a_result_depends_on_the_name(tmp_path: Path, missing: tuple[str, ...], named: bool) -> None:
+    def edit(dataset: Dataset) -> None:
+        for keyword in missing:
+            delattr(dataset, keyword)
+
+    write_mg(tmp_path / "a.dcm", edit)
+    source = open_source([str(tmp_path)])
+    (entry,) = source.entries()
+    for decoder in (None, decode_here):
+        assert EntryReader(source=source).read(entry, decoder)[0].has_view_of_name is named
 
 
 def test_the_view_in_the_name_of_a_folder(tmp_path: Path) -> None:
