@@ -9,14 +9,16 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from glam_deploy.errors import InputError, unreadable
 from glam_deploy.regular import open_regular
 
-MAX_BYTES = 16 << 30
-"""Largest size of a file that is read for its hash; objects of tomosynthesis, which are skipped, have up to 4 GB."""
+MAX_BYTES = 5 << 30
+"""Largest size of a file that is read for its hash: native pixel data have up to 4 GiB (PS3.5 section 7.1.1), as
+uncompressed tomosynthesis, which is skipped."""
 _FRESH_S = 10.0
 """Age in seconds below which a second change may have the times of the first: file systems count in steps of up to 2 s
 (FAT), and clocks of servers differ a little."""
@@ -45,17 +47,42 @@ def _require_size(count: int) -> None:
         raise InputError(f"the file has {count} bytes or more, expected at most {MAX_BYTES}: it is no image")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a file was when it was hashed."""
+
+    path: Path
+    sha256: str
+    status: tuple[int, ...]
+    """As of `_status`."""
+
+    @classmethod
+    def of(cls, path: Path) -> "Snapshot":
+        """Raises InputError if the file cannot be read."""
+        return cls(path=path, status=_status(path), sha256=file_sha256(path))
+
+    def require_unchanged(self) -> None:
+        """Raise InputError if the file cannot be read, or may have had another content since.
+
+        The content is read a second time only where the status of the file does not show that it is the same. With
+        another status and the same content, it may have been exchanged and put back.
+        """
+        is_same = _status(self.path) == self.status
+        if not is_same or _is_fresh(self.status):
+            require_sha256(self.path, self.sha256)
+        if not is_same:
+            raise InputError("the file was changed, moved or linked while it was read: run again when it rests")
+
+
 @contextmanager
 def unchanged(path: Path) -> Iterator[str]:
-    """Context in which a file is read by its name, with the SHA-256 of that content as hexadecimal digits.
+    """Context in which a file is read by its name, with the SHA-256 of its content as hexadecimal digits.
 
-    The content is read a second time only where the status of the file does not show that it is the same. Raises
-    InputError for a file that cannot be read, and at the end for one that has another content than at the beginning.
+    Raises InputError at the beginning as `Snapshot.of`, and at the end as `Snapshot.require_unchanged`.
     """
-    before, sha256 = _status(path), file_sha256(path)
-    yield sha256
-    if _status(path) != before or _is_fresh(before):
-        require_sha256(path, sha256)
+    snapshot = Snapshot.of(path)
+    yield snapshot.sha256
+    snapshot.require_unchanged()
 
 
 def require_sha256(path: Path, sha256: str) -> None:

@@ -1,6 +1,7 @@
 """The golden case of a bundle, and the graph of each stage, both against the reference on inputs of the pipeline."""
 
 import io
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +14,19 @@ from glam_deploy.agreement.maps import compare_patches
 from glam_deploy.agreement.metrics import Comparison, compare
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Arrays, Engine
+from glam_deploy.errors import BundleError
 from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.precision import Precision
 from glam_deploy.preprocess import prepare
-from glam_deploy.records import Float32, Int64, LocalMaps, Mammogram, Patches, Source, View
+from glam_deploy.preprocess.prepare import check_pixels
+from glam_deploy.records import MAX_PIXELS, Float32, Int64, LocalMaps, Mammogram, Patches, Source, View
 from glam_deploy.runtime import host_chain, patching
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 
 GOLDEN_FILE = "golden/case.npz"
-
+MAX_BYTES = 8 * MAX_PIXELS
+"""Most bytes of all of its arrays: pixels, and outputs of a network."""
 
 Engines = Mapping[Stage, Engine]
 
@@ -35,12 +39,33 @@ def write_golden(path: Path, mammogram: Mammogram, expected: Result) -> None:
 
 
 def read_golden(bundle: Bundle) -> tuple[Mammogram, Answer]:
-    """The raw view of the golden case, and the reference's outputs for it."""
-    with np.load(io.BytesIO(bundle.read(GOLDEN_FILE)), allow_pickle=False) as file:
-        case = dict(file)
-    source = Source(name="golden case", kind="array")
-    view = Mammogram(pixels=case["pixels"], view=View(str(case["view"])), source=source)
+    """The raw view of the golden case, and the reference's outputs for it. Raises BundleError if the file has none."""
+    try:
+        case = _arrays(bundle.read(GOLDEN_FILE))
+        source = Source(name="golden case", kind="array")
+        view = Mammogram(pixels=case["pixels"], view=View(str(case["view"])), source=source)
+        check_pixels(view.pixels)
+    except BundleError:
+        raise
+    except Exception as error:  # zipfile and numpy raise many kinds for a damaged or hostile file
+        raise BundleError(
+            f"{bundle.folder}: {GOLDEN_FILE} cannot be read ({type(error).__name__}: {error}). Export the checkpoint "
+            "again."
+        ) from error
     return view, {name: case[name] for name in COMPARED if name in case}
+
+
+def _arrays(content: bytes) -> dict[str, Any]:
+    """The arrays of an npz file; nothing is read from a file with other names or with more bytes than an image has."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+    found = [member.filename.removesuffix(".npy") for member in members]
+    if len({*found}) < len(found) or not {*found} <= {"pixels", "view", *COMPARED}:
+        raise ValueError(f"its arrays are {', '.join(found)[:200]}; expected pixels, view and outputs, each once")
+    if (size := sum(member.file_size for member in members)) > MAX_BYTES:
+        raise ValueError(f"its arrays have {size} bytes, expected up to {MAX_BYTES}")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return dict(file)
 
 
 def golden_patches(bundle: Bundle) -> int:

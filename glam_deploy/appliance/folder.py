@@ -21,7 +21,7 @@ from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, re
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.uids import derived_uid, digest
 from glam_deploy.durable import sync
-from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
+from glam_deploy.errors import BackendRunError, Caller, GlamError, InputError, NotForThisNetwork, UsageError
 from glam_deploy.exams import ViewScores, score_exams
 from glam_deploy.json_records import parse_json, to_json
 from glam_deploy.outputs.report import STATEMENT, exam_content
@@ -83,7 +83,8 @@ def process_folder(source: Path, target: Path, predictor: Predictor, config: Con
     """Process every mammogram in `source`, write all results into `target`; the content of `result.json`.
 
     Of `config` only `accept` and `results` are used. `target` is an empty folder. Raises UsageError if `source` holds
-    no file that may be an image, BackendRunError if the engine fails, and OSError; `target` is then left as it was.
+    no file that may be an image, or a file is changed meanwhile, BackendRunError if the engine fails, and OSError;
+    `target` is then left as it was.
     """
     files = examine_folder(source, predictor, config)
     with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=target) as staging:
@@ -94,6 +95,8 @@ def process_folder(source: Path, target: Path, predictor: Predictor, config: Con
             others=tuple(files.unused),
             provenance=predictor.provenance,
         )
+        for study in studies:
+            study.require_unchanged()
         content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "statement": STATEMENT, **to_json(result)}
         (Path(staging) / RESULT).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
         for file, name in (*(pair for study in studies for pair in study.files()), (Path(staging) / RESULT, RESULT)):
@@ -123,7 +126,7 @@ class _Study:
 
     def __init__(self, publisher: Publisher, predictor: Predictor, files: Sequence[SourceFile]) -> None:
         self._publisher, self._predictor = publisher, predictor
-        self._paths = {each.received.sop_uid: each.path for each in files}
+        self._files = {each.received.sop_uid: each for each in files}
         self._views = [_job_view(each) for each in sorted(files, key=lambda each: each.received.sop_uid)]
         self._job = _job(files[0].received.study_uid, self._views)
 
@@ -131,6 +134,17 @@ class _Study:
         self._views = [self._processed(view) for view in self._views]
         self._publisher.reports.publish(self._job, self._views)
         return self
+
+    def require_unchanged(self) -> None:
+        """Raise UsageError if a file with results may have had another content since its header was examined.
+
+        It is read several times, and results of one image must not get the UIDs of another.
+        """
+        for file in (self._files[view.sop_uid] for view in self._views if view.outcome == "done"):
+            try:
+                file.snapshot.require_unchanged()
+            except InputError as error:
+                raise UsageError(f"{file.path}: {error.message_for(Caller.RUN_DIR)}") from error
 
     def files(self) -> Iterator[tuple[Path, str]]:
         """Each object's file and its final name: series and instance UID, as mercure names files."""
@@ -192,7 +206,7 @@ class _Study:
 
     def _view_entry(self, view: JobView, source: Path) -> ViewEntry:
         entry = ViewEntry(
-            file=str(self._paths[view.sop_uid].relative_to(source)),
+            file=str(self._files[view.sop_uid].path.relative_to(source)),
             sop_uid=view.sop_uid,
             view=view.view,
             status=view.outcome,

@@ -29,7 +29,7 @@ from glam_deploy.images import image_files
 from glam_deploy.input_files import find_inputs, head_of, is_dicom
 from glam_deploy.outputs.writer import is_result
 from glam_deploy.records import Mammogram
-from glam_deploy.unchanged import unchanged
+from glam_deploy.unchanged import Snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class SourceFile:
     path: Path
     sha256: str
     """Of the file; of all files where several contradict each other."""
+    snapshot: Snapshot
     received: Received
 
 
@@ -111,8 +112,9 @@ class _FolderReader:
                 return _Unusable(status="skipped", reason="the file is not DICOM")
             if not is_dicom(head_of(path)):
                 return _Unusable(status="failed", reason=_foreign_content(path))
-            with unchanged(path) as sha256:
-                received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
+            snapshot = Snapshot.of(path)
+            received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
+            snapshot.require_unchanged()
             if not received.is_mammogram:
                 return _Unusable(status="skipped", reason=received.reason)
         except GlamError as error:
@@ -120,7 +122,7 @@ class _FolderReader:
         except OSError as error:
             reason = f"the file cannot be read {unreadable(error)}"
             return _Unusable(status="failed", reason=reason)
-        return SourceFile(path=path, sha256=sha256, received=received)
+        return SourceFile(path=path, sha256=snapshot.sha256, snapshot=snapshot, received=received)
 
     def _leave(self, path: Path, status: str, reason: str) -> None:
         self._unused.append(UnusedFile(file=self._name(path), status=status, reason=reason))
@@ -211,6 +213,7 @@ class _FolderReader:
                 SourceFile(
                     path=file.path,
                     sha256=digest(*(each.sha256 for each in versions)),
+                    snapshot=file.snapshot,
                     received=replace(file.received, state="refused", view=view, reason=reason),
                 )
             )

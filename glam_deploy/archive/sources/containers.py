@@ -11,6 +11,7 @@ import itertools
 import lzma
 import stat
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -35,6 +36,8 @@ _MAX_HEADER = 8 << 20
 _MAX_ZEROS = 64 << 20
 """Most bytes between the end of a tar file and one that follows; programs fill it to some KiB or MiB."""
 _EXTRACT = "extract it with another program, and give the folder"
+_ZIP_HEADER = 30
+"""Bytes of the header of a zip member without its name (APPNOTE.TXT, 4.3.7)."""
 _FREE = 1 << 30
 """Bytes that a compressed tar file may have after decompression, whatever its own size."""
 _RATIO = 200
@@ -106,6 +109,7 @@ _Found = tuple[str, int, Callable[[], IO[bytes]]]
 
 def _in_zip(file: BinaryIO) -> Iterator[_Found]:
     with zipfile.ZipFile(_Limited(file)) as archive:
+        _require_apart(archive.infolist(), archive.start_dir)
         for info in archive.infolist():
             if not info.filename.endswith("/") and not stat.S_ISLNK(info.external_attr >> 16):
                 yield info.filename or "unnamed", info.file_size, _zip_opener(archive, info)
@@ -116,6 +120,14 @@ def _in_zip(file: BinaryIO) -> Iterator[_Found]:
             f"another zip archive is in its first {begin} bytes, of which no member can be read: give them one by one, "
             f"or {_EXTRACT}"
         )
+
+
+def _require_apart(members: Sequence[zipfile.ZipInfo], end: int) -> None:
+    """Raise InputError if members share bytes, so that they cost far more than the file has (CVE-2024-0450)."""
+    spans = sorted((info.header_offset, info.compress_size) for info in members)
+    following = [start for start, _ in spans[1:]] + [end]
+    if any(start + _ZIP_HEADER + size > after for (start, size), after in zip(spans, following, strict=False)):
+        raise InputError(f"the archive is damaged (members share bytes): copy it again, or {_EXTRACT}")
 
 
 def _zip_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
@@ -139,7 +151,11 @@ def _in_one_tar(limited: "_Limited") -> Iterator[_Found]:
     with limited.header():
         archive = tarfile.TarFile(fileobj=limited, errors="replace")
     with archive:
+        holes = 0
         while (info := _next(archive, limited)) is not None:
+            holes += info.size if info.issparse() else 0
+            if holes > _FREE:
+                raise InputError(f"the archive has more than {_FREE} bytes of sparse files: it is no archive of images")
             if info.isreg():
                 yield info.name, info.size, _tar_opener(archive, info)
         # tarfile takes a damaged or missing header for the end of the archive
@@ -172,8 +188,8 @@ def _next(archive: tarfile.TarFile, limited: "_Limited") -> tarfile.TarInfo | No
     archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all of them
     if info is None:
         return None
-    if info.size < 0 or archive.offset < info.offset_data:
-        raise InputError("the archive is damaged (a member has a negative size): copy or pack it again")
+    if info.size < 0 or not info.offset_data <= archive.offset < sys.maxsize:
+        raise InputError("the archive is damaged (a member has a negative or impossible size): copy or pack it again")
     if not _is_ascending(info.sparse):  # type: ignore[arg-type]  # typeshed says bytes
         raise InputError("the archive is damaged (the parts of a sparse file have no order): copy or pack it again")
     return info

@@ -1,17 +1,22 @@
 """The case inside a bundle, judged as the engine's precision asks."""
 
+import io
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.bundles import facts, fill, write_manifest
 from support.engines import FakeEngine, fake_engines, fake_identity, fill_with_golden, small_view
 
-from glam_deploy.agreement.golden import GOLDEN_FILE, check_golden, write_golden
+from glam_deploy.agreement.golden import GOLDEN_FILE, check_golden, read_golden, write_golden
 from glam_deploy.agreement.metrics import Comparison
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import Arrays, OpenedEngines
+from glam_deploy.errors import BundleError
 from glam_deploy.networks import GLAM
 from glam_deploy.runtime.pipeline import Pipeline
 
@@ -36,6 +41,50 @@ def test_a_half_precision_has_limits_of_its_own(bundle: Bundle) -> None:
     assert missed(bundle, "fp32", saliency_patches=HALF) == ["y_local", "saliency_patches"]
     assert missed(bundle, "fp16", saliency_patches=HALF) == []
     assert missed(bundle, "fp16", saliency_patches=0.1) == ["y_local", "saliency_patches"]
+
+
+# a file that is no case
+
+
+def arrays(**given: Any) -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(out, **given)
+    return out.getvalue()
+
+
+def with_member(name: str, content: bytes) -> bytes:
+    """A case in which a member of a zip file has this content; a header may state more than it has."""
+    out = io.BytesIO(arrays(view=np.array("L-CC")))
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "a", zipfile.ZIP_DEFLATED) as archive:
+        warnings.simplefilter("ignore")  # a name that is there already
+        archive.writestr(name, content)
+    return out.getvalue()
+
+
+VAST = b"\x93NUMPY\1\0\x46\0{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000,), }     \n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no archive",
+        arrays(view=np.array("L-CC")),
+        arrays(pixels=np.ones((9, 9), np.uint16), view=np.array("up")),
+        arrays(pixels=np.array([{}], object), view=np.array("L-CC")),
+        arrays(pixels=np.array([b"x"]), view=np.array("L-CC")),
+        arrays(pixels=np.ones((9, 9), np.uint16), view=np.array("L-CC"), more=np.ones(1)),
+        with_member("pixels.npy", VAST),
+        with_member("pixels.npy", bytes(900 << 20)),
+        with_member("view.npy", b"x"),
+    ],
+    ids=["empty", "foreign", "no pixels", "no view", "objects", "text", "more", "short", "bomb", "twice"],
+)
+def test_a_case_that_cannot_be_read_is_an_error_of_the_bundle(bundle: Bundle, content: bytes) -> None:
+    (bundle.folder / GOLDEN_FILE).write_bytes(content)
+    write_manifest(bundle.folder, facts())
+    with pytest.raises(BundleError, match=r"golden/case\.npz cannot be read \(.*\)\. Export the checkpoint again"):
+        read_golden(open_bundle(bundle.folder))
 
 
 # patches that lie elsewhere

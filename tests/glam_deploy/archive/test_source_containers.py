@@ -1,5 +1,6 @@
 """Containers against what the tests write into them: members of one name, and headers that lead back or never end."""
 
+import copy
 import gzip
 import io
 import os
@@ -252,3 +253,33 @@ def test_a_name_in_another_encoding_than_the_archive_says(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xfe"))
     source, (entry,) = listed(path)
     assert "the name of a member is not UTF-8" in reason(source, entry) and "extract it" in reason(source, entry)
+
+
+# sizes
+
+
+def test_members_that_share_bytes_are_damage(tmp_path: Path) -> None:
+    with zipfile.ZipFile(path := tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.dcm", dicom("1") + bytes(5000))
+        archive.filelist += [copy.copy(archive.filelist[0]) for _ in range(50)]
+    source, (entry,) = listed(path)
+    assert "members share bytes" in reason(source, entry)
+
+
+def test_sparse_files_are_bounded_in_all(tmp_path: Path) -> None:
+    for name in ("1.dcm", "2.dcm", "3.dcm"):
+        (tmp_path / name).write_bytes(dicom(name))
+        os.truncate(tmp_path / name, 400 << 20)
+    names = ["1.dcm", "2.dcm", "3.dcm"]
+    subprocess.run(["tar", "--sparse", "-cf", "a.tar", *names], cwd=tmp_path, check=True)
+    assert (tmp_path / "a.tar").stat().st_size < 100_000
+    source, entries = listed(tmp_path / "a.tar")
+    assert [entry.location.partition("!")[2] for entry in entries] == ["1.dcm", "2.dcm", ""]
+    assert "bytes of sparse files" in reason(source, entries[-1])
+
+
+def test_an_impossible_size_is_damage_of_the_archive(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(pax("1.dcm", size="9" * 30) + dicom("1").ljust(512, b"\0") + END)
+    source, entries = listed(path)
+    assert "impossible size" in reason(source, entries[-1])

@@ -299,6 +299,29 @@ def tomosynthesis(dataset: Dataset) -> None:
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = BreastTomosynthesisImageStorage
 
 
+def test_a_file_exchanged_and_put_back_ends_the_run(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pixels were those of another image, though each hash is that of the first."""
+    (one,) = write_exam(tmp_path / "in", "exchanged", [View.L_CC])
+    (other,) = write_exam(tmp_path / "other", "other", [View.L_CC])
+    kept, real = tmp_path / "kept", folder.read_view
+
+    def read(path: Path, **options: Any) -> Any:
+        one.rename(kept)
+        other.rename(one)
+        try:
+            return real(path, **options)
+        finally:
+            one.rename(other)
+            kept.rename(one)
+
+    monkeypatch.setattr(folder, "read_view", read)
+    said = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (said.code, names(tmp_path / "out")) == (2, [])
+    assert f"{one}: the file was changed, moved or linked while it was read" in said.err
+
+
 @pytest.mark.parametrize("module", [folder, folder_files])
 def test_a_file_replaced_after_its_header_was_read_has_no_result(
     cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
