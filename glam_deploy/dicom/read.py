@@ -27,6 +27,8 @@ from glam_deploy.regular import open_regular
 
 MAX_BYTES = 4 * MAX_PIXELS
 """Largest number of bytes read from one object, after inflation: twice the size of `MAX_PIXELS` 16-bit pixels."""
+_SQUARE = 0.02
+"""Largest difference of the two spacings of square pixels, relative; some headers have rounded or measured ones."""
 
 
 def read_view(
@@ -70,7 +72,9 @@ def read_view(
         horizontal_flip=horizontal_flip or bool(stored and stored.mirrored),
         half_turn=bool(stored and stored.half_turn),
         source=Source(name=path.name, kind="dicom", uids=_valid_uids(header), facts=facts, patient=read_patient(path)),
-        notices=_merge_lossy_notices((*notices, *image.notices, *_orientation_notices(header, stored))),
+        notices=_merge_lossy_notices(
+            (*notices, *image.notices, *_spacing_notices(header), *_orientation_notices(header, stored))
+        ),
     )
 
 
@@ -262,6 +266,17 @@ def _facts(header: Header) -> dict[str, object]:
     if not (header.image_laterality or header.laterality):
         facts["laterality_from"] = "option"
     return facts
+
+
+def _spacing_notices(header: Header) -> tuple[Notice, ...]:
+    row, column = header.spacing_mm or (1.0, 1.0)
+    if abs(row / column - 1) <= _SQUARE:
+        return ()
+    message = (
+        f"ImagerPixelSpacing states pixels that are not square ({row:g} and {column:g} mm): the network, which knows "
+        "square ones only, sees the breast distorted"
+    )
+    return (Notice(code="pixels-not-square", message=message),)
 
 
 def _orientation_notices(header: Header, stored: views.StoredOrientation | None) -> tuple[Notice, ...]:

@@ -116,10 +116,16 @@ def test_a_shape_against_the_photometric_interpretation(write: Write, photometri
         ({"PartialView": "YES"}, "partial-view"),
         ({"LossyImageCompression": "01"}, "lossy"),
         ({"PatientOrientation": ""}, "orientation-unknown"),
+        ({"ImagerPixelSpacing": ["0.1", "0.05"]}, "pixels-not-square"),
     ],
 )
 def test_what_is_accepted_with_a_notice(write: Write, change: dict[str, object], notice: str) -> None:
     assert [each.code for each in read_view(write(_set(**change))).notices] == [notice]
+
+
+@pytest.mark.parametrize("spacing", [["0.0941", "0.094090909"], ["0.05", "0.05"], ["0.0998", "0.1"]])
+def test_square_pixels(write: Write, spacing: list[str]) -> None:
+    assert read_view(write(_set(ImagerPixelSpacing=spacing))).notices == ()
 
 
 @pytest.mark.parametrize("factor", ["1", "1.08", "1.2"])
