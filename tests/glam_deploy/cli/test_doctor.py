@@ -6,10 +6,12 @@ import socket
 import sqlite3
 import time
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from pydicom.uid import MammographyCADSRStorage, SecondaryCaptureImageStorage
+from support.bundles import unprivileged
 from support.commands import Cli
 from support.decoders import RISCV
 from support.outbox import opened_outbox
@@ -19,6 +21,7 @@ from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance.config import Config, parse_config
 from glam_deploy.appliance.state.database import monotonic_clock, record_heartbeat
+from glam_deploy.cli.doctor import findings
 from glam_deploy.decoding import view_reader
 from glam_deploy.dicom.results.kinds import KINDS
 
@@ -165,7 +168,20 @@ def test_the_data_folder_of_somebody_else_is_left_alone(cli: Cli, place: Path) -
     code, found = looked(cli, place)
     assert (code, found["data folder"][0]) == (1, "FAILS")
     assert "belongs to nobody, but this process runs as root" in found["data folder"][1]
+    said = cli("doctor", "--ready", "--config", place / "glam.toml")
+    assert said.code == 1 and "belongs to nobody, but this process runs as root" in said.out
     assert sorted(path.name for path in root.iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_data_folder_out_of_reach(cli: Cli, place: Path) -> None:
+    looked(cli, place)  # imports what only root may read
+    config = config_in(place).model_copy(update={"data": place / "closed/data"})
+    (place / "closed").mkdir(mode=0o700)
+    with unprivileged():
+        found = {each.what: each for each in islice(findings(config), 2)}
+    assert "closed/data cannot be reached (Permission denied)" in found["data folder"].found
+    assert found["disk"].state == "ok"
 
 
 def test_a_disk_below_its_watermark(cli: Cli, place: Path) -> None:
