@@ -11,9 +11,9 @@ import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.options import config_option, json_option
-from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT, may_listen_at
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import quoted, require
+from glam_deploy.ports import PRIVILEGED_PORT, may_listen_at
 from glam_deploy.regular import hidden, other_kind, others_can_read
 from glam_deploy.toml_text import TomlFault, read_toml
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_rejections import rejections
-from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT
 from glam_deploy.errors import GlamError
+from glam_deploy.ports import listen_remedy
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config, KeyPair, Target, Tls
@@ -48,10 +48,8 @@ def _free(what: str, host: str, port: int) -> Finding:
     error = _bind_error(host, port)
     if error is None:
         return ok(what, f"{host}: free")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return fails(what, f"{host}: {error.strerror}", PRIVILEGED_PORT)
-    taken = "another program uses it" if error.errno == errno.EADDRINUSE else str(error.strerror)
-    return fails(what, f"{host}: {taken}", "stop that program, or choose another address or port")
+    reason = "another program uses it" if error.errno == errno.EADDRINUSE else error.strerror
+    return fails(what, f"{host}: {reason}", listen_remedy(error))
 
 
 def _bind_error(host: str, port: int) -> OSError | None:

@@ -14,7 +14,7 @@ from support.commands import ROOT, Cli
 from glam_deploy.appliance.config import parse_config
 from glam_deploy.cli import check_config
 from glam_deploy.cli.check_config import missing_files
-from glam_deploy.cli.privileged_ports import may_listen_at
+from glam_deploy.ports import may_listen_at
 
 EXAMPLE = ROOT / "packaging/glam.toml"
 UNIT = ROOT / "packaging/glam-deploy.service"

@@ -143,6 +143,14 @@ def test_a_port_that_another_program_has(cli: Cli, place: Path) -> None:
     assert found[f"dicom port {port}"] == ("FAILS", "127.0.0.1: another program uses it")
 
 
+def test_an_address_of_another_machine(cli: Cli, place: Path) -> None:
+    (place / "glam.toml").write_text(CONFIG.format(hosts="::1").replace("[web]\n", '[web]\nhost = "192.0.2.7"\n'))
+    said = cli("doctor", "--json", "--config", place / "glam.toml")
+    (finding,) = (each for each in json.loads(said.out) if each["what"] == "web port 0")
+    assert (said.code, finding["state"]) == (1, "FAILS")
+    assert "set `host` to an address of this machine" in finding["remedy"]
+
+
 def test_a_token_that_everybody_can_read(cli: Cli, place: Path) -> None:
     (place / "web.token").chmod(0o644)
     code, found = looked(cli, place)
