@@ -94,6 +94,7 @@ def findings(config: "Config") -> Iterator[Finding]:
         yield note("user", "running as root: an exploited fault would have all rights on this machine", remedy)
     folder = _folder(data)
     yield folder
+    yield from _identity(data) if folder.state == "ok" else ()
     yield from _disk(config, data)
     # SQLite leaves files there, which the service could not use if another user owned them
     known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
@@ -146,6 +147,18 @@ def _missing_folder(root: Path) -> Finding:
             what, f"{root} does not exist, and this user cannot write to {above}", "create it as this user's folder"
         )
     return note(what, f"{root} does not exist yet", "the first start creates it, accessible to the service's user only")
+
+
+def _identity(data: "DataFolder") -> Iterator[Finding]:
+    """Findings on the files by which results and the audit log are this appliance's."""
+    from glam_deploy.appliance.audit import known_key
+    from glam_deploy.appliance.device import known_device_uid
+
+    for known in (known_key, known_device_uid):
+        try:
+            known(data)
+        except UsageError as error:
+            yield fails("identity", str(error), "stop the appliance before it")
 
 
 def _user(uid: int) -> str:

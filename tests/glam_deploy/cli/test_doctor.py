@@ -192,6 +192,19 @@ def test_a_data_folder_out_of_reach(cli: Cli, place: Path) -> None:
     assert found["disk"].state == "ok"
 
 
+def test_damaged_files_of_the_identity(cli: Cli, place: Path) -> None:
+    with box(config_in(place)) as inbox:
+        inbox.ingest.audit.write("received")
+    _, found = looked(cli, place)
+    assert "identity" not in found
+    (place / "data/device.uid").write_text("x")
+    (place / "data/audit.key").unlink()
+    said = cli("doctor", "--json", "--config", place / "glam.toml")
+    told = [each["found"] for each in json.loads(said.out) if (each["state"], each["what"]) == ("FAILS", "identity")]
+    assert said.code == 1 and "audit.key is gone" in told[0] and "device.uid holds no UID" in told[1]
+    assert not (place / "data/audit.key").exists()
+
+
 def test_a_disk_below_its_watermark(cli: Cli, place: Path) -> None:
     text = (place / "glam.toml").read_text().replace("reserve_bytes = 0", f"reserve_bytes = {1 << 60}")
     (place / "glam.toml").write_text(text)
