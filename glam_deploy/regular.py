@@ -136,6 +136,17 @@ def other_kind(path: Path) -> str:
     return ""
 
 
+def hidden(path: Path) -> str:
+    """Why this user cannot see whether there is anything at `path`: "Permission denied"; "" for one who can."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
 def others_access(status: os.stat_result) -> str:
     """Why another account may change a file or folder of this status, as the end of a sentence; "" if none may.
 

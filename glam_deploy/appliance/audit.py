@@ -20,6 +20,7 @@ from glam_deploy.errors import UsageError
 from glam_deploy.regular import read_regular
 
 KEY_BYTES = 32
+_KEY = "audit.key"
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,19 +30,36 @@ AuditValue = str | int | float | bool | None
 def load_key(data: DataFolder) -> bytes:
     """The key of the pseudonyms: 32 bytes, made at the first start, readable by this user only, never changed.
 
-    Raises UsageError if the file has another length: with another key every study would get a second pseudonym.
+    Raises UsageError as `known_key`.
     """
-    path = data.root / "audit.key"
+    if (key := known_key(data)) is not None:
+        return key
+    _make_key(data.root, data.root / _KEY)
+    return load_key(data)
+
+
+def known_key(data: DataFolder) -> bytes | None:
+    """The key; None before the first start.
+
+    Raises UsageError if the file has another length, or is gone although the audit log has lines: with another key
+    every study would get a second pseudonym.
+    """
+    path = data.root / _KEY
     if not path.exists():
-        _make_key(data.root, path)
+        if not any(data.audit.glob("*.jsonl")):
+            return None
+        raise UsageError(
+            f"{path} is gone, without which no study of the audit log can be found: restore it from a backup. If there "
+            f"is none, move the files in {data.audit} away; a new key is made then"
+        )
     try:
         key = read_regular(path, 1 << 20)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): restore it from a backup") from error
     if len(key) != KEY_BYTES:
         raise UsageError(
-            f"{path} has {len(key)} bytes, expected {KEY_BYTES}: restore it from a backup, or remove it, after which "
-            "no pseudonym in the audit can be matched with a study any more"
+            f"{path} has {len(key)} bytes, expected {KEY_BYTES}: restore it from a backup. If there is none, remove "
+            f"it and move the files in {data.audit} away; a new key is made then, with which no study of them is found"
         )
     return key
 

@@ -117,8 +117,19 @@ class DataFolder:
         return room.f_bavail * room.f_frsize
 
     def require_owner(self) -> None:
-        """Raises UsageError if the folder belongs to another user, who could not read files that we write."""
-        owner = self.root.stat().st_uid
+        """Raises UsageError if this user cannot use the folder: another one owns it, or no access to it is allowed.
+
+        The owner could not read files that this user writes. A folder that does not exist is nobody's.
+        """
+        try:
+            owner = self.root.stat().st_uid
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise UsageError(
+                f"the data folder {self.root} cannot be reached ({error.strerror}): run this as the user of the "
+                "appliance, or set a folder as `data` in the configuration that this user has access to"
+            ) from error
         if owner != os.geteuid():
             name = _user(owner)
             raise UsageError(
@@ -142,20 +153,20 @@ class DataFolder:
     def make(self) -> None:
         """Create every folder with mode 0700.
 
-        Raises UsageError if that fails, if a restoration was interrupted, or if the folder holds something else.
+        Raises UsageError if that fails, if a restoration was interrupted, or if the folder holds something else or
+        belongs to another user.
         """
-        if self.restoring.exists():
-            raise UsageError(
-                f"{self.root} holds a backup that was not restored to the end: empty it, and run glam-deploy restore "
-                "again"
-            )
+        self.require_owner()
         try:
+            if self.restoring.exists():
+                raise UsageError(
+                    f"{self.root} holds a backup that was not restored to the end: empty it, and run glam-deploy "
+                    "restore again"
+                )
             if obstacle := self.obstacle():
                 raise UsageError(f"the data folder {self.root} {obstacle}: {EMPTY_FOLDER}")
             for folder in (self.root, *(self.root / path for path in _BELOW)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if folder == self.root:
-                    self.require_owner()
         except OSError as error:
             raise UsageError(
                 f"the data folder {self.root} cannot be made ({error.strerror}): give this user the right to write "

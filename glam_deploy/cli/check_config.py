@@ -11,10 +11,10 @@ import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.options import config_option, json_option
-from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT, may_listen_at
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import quoted, require
-from glam_deploy.regular import other_kind, others_can_read
+from glam_deploy.ports import PRIVILEGED_PORT, may_listen_at
+from glam_deploy.regular import hidden, other_kind, others_can_read
 from glam_deploy.toml_text import TomlFault, read_toml
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def command(config_path: Path, as_json: bool) -> int:
     from glam_deploy.appliance.web.access import check_web
 
     check_web(config.web, missing_ok=True)
-    missing = [*_missing_files(config)]
+    missing = [*missing_files(config)]
     if as_json:
         click.echo(config.model_dump_json(indent=2))
         return int(bool(missing))
@@ -140,16 +140,19 @@ def _notes(config: "Config") -> Iterator[str]:
             yield f"note       {key} = {path}: other users can read the secret: chmod 600 {quoted(path)}"
 
 
-def _missing_files(config: "Config") -> Iterator[str]:
+def missing_files(config: "Config") -> Iterator[str]:
     """Files that the configuration names and that do not exist now or are something else, and folders likewise."""
     from glam_deploy.bundle.manifest import ENSEMBLE, MANIFEST
 
     yield from _data_folder(config.data)
     bundle = config.worker.bundle
-    if bundle.exists() and not any((bundle / name).is_file() for name in (MANIFEST, ENSEMBLE)):
-        yield f"MISSING    worker.bundle = {bundle}: it holds neither {MANIFEST} nor {ENSEMBLE}, expected a bundle"
-    for key, path in _paths(json.loads(config.model_dump_json()), ""):
-        if key != "data" and not Path(path).exists():
+    with suppress(OSError):  # a folder that this user may not look into
+        if bundle.exists() and not any((bundle / name).is_file() for name in (MANIFEST, ENSEMBLE)):
+            yield f"MISSING    worker.bundle = {bundle}: it holds neither {MANIFEST} nor {ENSEMBLE}, expected a bundle"
+    for key, path in _paths(json.loads(config.model_dump_json(exclude={"data"})), ""):
+        if reason := hidden(Path(path)):
+            yield f"MISSING    {key} = {path}: it cannot be reached ({reason}): run this as the user of the appliance"
+        elif not Path(path).exists():
             yield f"MISSING    {key} = {path}"
         elif _SECRET_FILE.search(key) and (kind := other_kind(Path(path))):
             yield f"MISSING    {key} = {path}: {kind}"
@@ -210,8 +213,7 @@ def data_in_use(config: "Config") -> "DataFolder":
     from glam_deploy.appliance.data import DataFolder
 
     data = DataFolder(root=config.data)
-    if data.root.is_dir():
-        data.require_owner()
+    data.require_owner()
     if not data.database.exists():
         raise UsageError(f"{data.database} does not exist yet: start the appliance with this configuration first")
     return data

@@ -27,6 +27,7 @@ from glam_deploy.cli.doctor_standby import standby
 from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.errors import Caller, GlamError, UsageError
 from glam_deploy.installation import page, quoted
+from glam_deploy.regular import hidden
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config
@@ -91,8 +92,9 @@ def findings(config: "Config") -> Iterator[Finding]:
     if os.geteuid() == 0:
         remedy = "run it under an account of its own, as packaging/glam-deploy.service does"
         yield note("user", "running as root: an exploited fault would have all rights on this machine", remedy)
-    folder = _folder(data) if data.root.exists() else _missing_folder(data.root)
+    folder = _folder(data)
     yield folder
+    yield from _identity(data) if folder.state == "ok" else ()
     yield from _disk(config, data)
     # SQLite leaves files there, which the service could not use if another user owned them
     known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
@@ -115,22 +117,26 @@ def findings(config: "Config") -> Iterator[Finding]:
 
 
 def _folder(data: "DataFolder") -> Finding:
+    try:
+        data.require_owner()
+    except UsageError as error:
+        return fails("data folder", str(error), "run doctor and serve as the user of the service")
+    return _own_folder(data) if data.root.exists() else _missing_folder(data.root)
+
+
+def _own_folder(data: "DataFolder") -> Finding:
     from glam_deploy.appliance.data import EMPTY_FOLDER
 
     what, root = "data folder", data.root
     if not root.is_dir():
         return fails(what, f"{root} is not a folder", EMPTY_FOLDER)
-    facts = root.stat()
-    if facts.st_uid != os.geteuid():
-        text = f"{root} belongs to {_user(facts.st_uid)}, but this process runs as {_user(os.geteuid())}"
-        return fails(what, text, "run doctor and serve as the user of the service")
     if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
         return fails(what, f"{root} cannot be written", f"chmod 700 {quoted(root)}; is the disk mounted read-only?")
     if obstacle := data.obstacle():
         return fails(what, f"{root} {obstacle}", EMPTY_FOLDER)
-    if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if root.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return fails(what, f"other users can read {root}, which holds images of patients", f"chmod 700 {quoted(root)}")
-    return ok(what, f"{root}, accessible to {_user(facts.st_uid)} only")
+    return ok(what, f"{root}, accessible to {_user(os.geteuid())} only")
 
 
 def _missing_folder(root: Path) -> Finding:
@@ -143,6 +149,18 @@ def _missing_folder(root: Path) -> Finding:
     return note(what, f"{root} does not exist yet", "the first start creates it, accessible to the service's user only")
 
 
+def _identity(data: "DataFolder") -> Iterator[Finding]:
+    """Findings on the files by which results and the audit log are this appliance's."""
+    from glam_deploy.appliance.audit import known_key
+    from glam_deploy.appliance.device import known_device_uid
+
+    for known in (known_key, known_device_uid):
+        try:
+            known(data)
+        except UsageError as error:
+            yield fails("identity", str(error), "stop the appliance before it")
+
+
 def _user(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -151,7 +169,7 @@ def _user(uid: int) -> str:
 
 
 def _disk(config: "Config", data: "DataFolder") -> Iterator[Finding]:
-    place = next(folder for folder in (data.root, *data.root.parents) if folder.exists())
+    place = next(folder for folder in (data.root, *data.root.parents) if not hidden(folder) and folder.exists())
     room = os.statvfs(place)
     free, reserve = room.f_bavail * room.f_frsize, config.receive.reserve_bytes
     text = f"{_size(free)} free, instances are refused below {_size(reserve)}"
@@ -214,7 +232,7 @@ def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, 
         if overview.is_corruption(error):
             yield fails(what, f"{data.database} is damaged ({error})", _restore())
         elif version is None:
-            text = f"it cannot be read in its present state ({type(error).__name__})"
+            text = f"it cannot be read in its present state ({error})"
             yield note(what, text, "start the appliance, then run doctor again")
         return {}
 

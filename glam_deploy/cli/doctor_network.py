@@ -3,8 +3,6 @@
 import errno
 import json
 import socket
-import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
-from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT
+from glam_deploy.cli.doctor_rejections import rejections
 from glam_deploy.errors import GlamError
+from glam_deploy.ports import listen_remedy
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config, KeyPair, Target, Tls
@@ -49,10 +48,8 @@ def _free(what: str, host: str, port: int) -> Finding:
     error = _bind_error(host, port)
     if error is None:
         return ok(what, f"{host}: free")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return fails(what, f"{host}: {error.strerror}", PRIVILEGED_PORT)
-    taken = "another program uses it" if error.errno == errno.EADDRINUSE else str(error.strerror)
-    return fails(what, f"{host}: {taken}", "stop that program, or choose another address or port")
+    reason = "another program uses it" if error.errno == errno.EADDRINUSE else error.strerror
+    return fails(what, f"{host}: {reason}", listen_remedy(error))
 
 
 def _bind_error(host: str, port: int) -> OSError | None:
@@ -161,28 +158,7 @@ def senders(config: "Config", data: "DataFolder") -> Iterator[Finding]:
     for key, title in config.unknown_senders():
         text = f"{key} names {title}, which is in no [[receive.senders]] and may not send"
         yield note("senders", text, "add it there, or correct the rule: AE titles of senders must match in case")
-    for (peer, reason), times in _rejections(data).most_common(5):
-        yield note("rejected", f"{peer}, {times} times today: {reason}", _remedy(reason))
-
-
-def _remedy(reason: str) -> str:
-    """The remedy for a rejected peer, from the listener's reason."""
-    if "receive.max_associations" in reason:
-        return "if it needs that many at once: raise receive.max_associations; else let it use fewer"
-    if "without a request" in reason:
-        return "health checks and port scans do this; if it is a sender: see its log"
-    return "if it should be allowed: correct [[receive.senders]], or its configuration"
-
-
-def _rejections(data: "DataFolder") -> Counter[tuple[str, str]]:
-    """Number of today's rejected associations by peer and reason, from the audit log."""
-    found: Counter[tuple[str, str]] = Counter()
-    with suppress(OSError, ValueError):
-        for text in (data.audit / f"{time.strftime('%Y-%m-%d', time.gmtime())}.jsonl").read_text("utf-8").splitlines():
-            if '"association_rejected"' in text:
-                line = json.loads(text)
-                found[line["sender"], line["reason"]] += line.get("times", 1)
-    return found
+    yield from rejections(data)
 
 
 def target_findings(config: "Config", processes: Processes) -> Iterator[Finding]:

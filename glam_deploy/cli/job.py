@@ -17,6 +17,7 @@ from glam_deploy.cli.shared_uids import SharedUids
 from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, attempt, fault
 from glam_deploy.exams import TITLE, ExamScores, ViewScores, any_group, exam_lines, made_by, score_exams
 from glam_deploy.images import image_files
+from glam_deploy.memory import too_little_memory
 from glam_deploy.networks import final_score
 from glam_deploy.outputs.earlier import RUN, earlier_result, run_facts
 from glam_deploy.outputs.report import Report, exam_report
@@ -359,8 +360,13 @@ def _outcome(job: Job, path: Path, started: _Started | _Kept | GlamError) -> Out
     return Outcome(status=status, text=str(written), lacking=isinstance(written, BackendUnavailable))
 
 
-def _internal(error: Exception) -> InternalError:
-    """An error without the text of the exception; prints its trace, without values, to standard error."""
+def _internal(error: Exception) -> GlamError:
+    """An error without the text of the exception; prints its trace, without values, to standard error.
+
+    Of too little memory, which is no fault of this program, BackendUnavailable.
+    """
+    if (lack := too_little_memory(error)) is not None:
+        return lack
     click.echo("".join(traceback.format_tb(error.__traceback__)), err=True)
     return InternalError(
         f"{fault(error)}. This is a fault of glam-deploy; please report it with the trace on standard error."

@@ -21,6 +21,7 @@ from glam_deploy import __version__
 from glam_deploy.cli.standard_streams import StandardStreams
 from glam_deploy.errors import Caller, GlamError
 from glam_deploy.installation import documentation, refusal, require_linux
+from glam_deploy.memory import too_little_memory
 
 COMMANDS = {
     "export": "Checkpoint -> bundle: ONNX graphs of all stages, manifest, parity table.",
@@ -236,6 +237,7 @@ def _print_error(error: BaseException) -> int | None:
         return error.exit_code
     if isinstance(error, ModuleNotFoundError):
         error = refusal(error) or error
+    error = too_little_memory(error) or error
     if isinstance(error, GlamError):
         from glam_deploy.cli.console import printable
 

@@ -1,6 +1,7 @@
 """Writer of mammograms: standard-conformant MG objects of a fictitious patient, for demos, tests and commissioning."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -89,13 +90,18 @@ def build_view(
 
 
 def save(dataset: Dataset, path: Path, *, transfer_syntax: UID = ExplicitVRLittleEndian) -> None:
-    """Encode the pixels of `dataset`, made by `build_view`, in `transfer_syntax` and write it; changes `dataset`."""
+    """Encode the pixels of `dataset`, made by `build_view`, in `transfer_syntax` and write it; changes `dataset`.
+
+    Raises OSError, with its number: that of pydicom, where it opens the file itself, has none.
+    """
     if transfer_syntax not in UNCOMPRESSED:
         dataset.compress(transfer_syntax, generate_instance_uid=False)
     elif not transfer_syntax.is_little_endian:
         dataset.PixelData = np.frombuffer(dataset.PixelData, f"<u{dataset.BitsAllocated // 8}").byteswap().tobytes()
     dataset.file_meta.TransferSyntaxUID = transfer_syntax
-    dataset.save_as(path, enforce_file_format=True)
+    file = BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    path.write_bytes(file.getvalue())
 
 
 def _file_meta(dataset: Dataset) -> FileMetaDataset:

@@ -14,6 +14,7 @@ from glam_deploy.bundle.onnx_file import require_plain_graph
 from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.cpu import within_cores
 from glam_deploy.errors import BackendBuildError, BackendRunError
+from glam_deploy.memory import too_little_memory
 from glam_deploy.networks import NetworkSpec, Stage, Tensor
 from glam_deploy.precision import Recipe, StageRecipes
 
@@ -47,14 +48,18 @@ class OnnxRuntimeEngine(Engine):
 
 
 def open_session(stage: Stage, graph: bytes, settings: Any, provider: Any) -> ort.InferenceSession:
-    """Create a session for an ONNX graph that uses one execution provider. Raises BundleError, BackendBuildError."""
+    """Create a session for an ONNX graph that uses one execution provider.
+
+    Raises BundleError, BackendBuildError, BackendUnavailable if there is too little memory.
+    """
     require_plain_graph(graph, stage)
     settings.log_severity_level = ONLY_FATAL
     try:
         # enable_fallback=0: by default the binding retries on the CPU after an error of a provider
         return ort.InferenceSession(graph, settings, providers=[provider], enable_fallback=0)
     except Exception as error:  # the binding raises bare subclasses of Exception, one for each status
-        raise BackendBuildError(f"{stage} graph: ONNX Runtime {ort.__version__} rejects it: {error}") from error
+        rejects = f"{stage} graph: ONNX Runtime {ort.__version__} rejects it: {error}"
+        raise too_little_memory(error) or BackendBuildError(rejects) from error
 
 
 def failed(stage: Stage, error: Exception) -> BackendRunError:

@@ -20,6 +20,7 @@ from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptio
 from glam_deploy.engines.cpu import within_cores
 from glam_deploy.engines.model_cache import ModelCache, default_folder
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
+from glam_deploy.memory import too_little_memory
 from glam_deploy.networks import COMPOSED_MAP, GraphContract, NetworkSpec, Stage, Tensor
 from glam_deploy.precision import FP32, MIXTURE_RECIPES, WINOGRAD_RECIPES, Float, Precision, Recipe, StageRecipes
 
@@ -230,11 +231,12 @@ def _compiled(graph: bytes, stage: Stage, settings: Mapping[str, str]) -> ov.Com
         source = read_graph(graph, stage)
         source.reshape({port: [BATCH, *list(port.partial_shape)[1:]] for port in source.inputs})
         model = core().compile_model(source, "CPU", settings)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         # on a CPU with bf16 instructions that this limit excludes, it fails with "object is not initialized" (2026.4)
         if settings[PRECISION] == "bf16" and ISA_LIMIT in os.environ:
             raise _other_type(stage, f"fails ({str(error).strip().splitlines()[-1]})", "bf16") from error
-        raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} rejects it: {error}") from error
+        rejects = f"{stage} graph: OpenVINO {ov.__version__} rejects it: {error}"
+        raise too_little_memory(error) or BackendBuildError(rejects) from error
     _require_type(model, stage, settings[PRECISION])
     return model
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from glam_deploy import __version__
-from glam_deploy.appliance.audit import open_audit
+from glam_deploy.appliance.audit import known_key, open_audit
 from glam_deploy.appliance.backup.manifest import FORMAT, CopiedFile, CopyFolder, Manifest, utc_now, write_durably
 from glam_deploy.appliance.data import DataFolder, part_file
+from glam_deploy.appliance.device import known_device_uid
 from glam_deploy.appliance.state import database
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
@@ -47,8 +48,11 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False, veri
     An unchanged file is copied again if it is not there with its size; with `verify` also if its SHA-256 differs, for
     which every byte of the earlier copy is read. `standby`: kept current for a second node, as it is from then on.
 
-    Raises UsageError if that is no place for it, or if another node has taken over; OSError and sqlite3.Error.
+    Raises UsageError if that is no place for it, if another node has taken over, or if the files of IDENTITY are
+    damaged, which would replace sound ones in the copy; OSError and sqlite3.Error.
     """
+    known_key(data)
+    known_device_uid(data)
     _require_place(data, copy)
     copy.make()
     with _locked(copy):

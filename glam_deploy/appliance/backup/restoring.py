@@ -55,13 +55,12 @@ def restore_data(copy: CopyFolder, config: Config, *, take_over: bool = False) -
 
 
 def _require_empty(data: DataFolder) -> None:
-    if data.root.exists():
-        data.require_owner()
-        if found := next(data.root.iterdir(), None):
-            raise UsageError(
-                f"the data folder {data.root} holds {found.name!r}, expected an empty or no folder: move its content "
-                "away, or set another `data` in the configuration"
-            )
+    data.require_owner()
+    if data.root.exists() and (found := next(data.root.iterdir(), None)):
+        raise UsageError(
+            f"the data folder {data.root} holds {found.name!r}, expected an empty or no folder: move its content "
+            "away, or set another `data` in the configuration"
+        )
 
 
 def _usable(copy: CopyFolder, *, take_over: bool) -> Manifest:

@@ -84,11 +84,13 @@ def assess(
     """The health of the appliance with this data folder, as any process sees it; `reserve`: of the disk, in bytes."""
     free = free_bytes(data.root)
     try:
+        data.require_owner()
         with overview.open_read_only(data.database) as connection:
             components = overview.components(connection, clock(connection)())
-    except (*overview.READ_ERRORS, UsageError) as error:
-        description = (f"the database cannot be read ({type(error).__name__})",)
-        return Health(reasons=description, components={}, free_bytes=free)
+    except UsageError as error:
+        return Health(reasons=(str(error),), components={}, free_bytes=free)
+    except overview.READ_ERRORS as error:
+        return Health(reasons=(f"the database cannot be read ({error})",), components={}, free_bytes=free)
     reasons = (*_process_problems(components), *_disk_problems(free, reserve))
     return Health(reasons=reasons, components=components, free_bytes=free)
 

@@ -33,6 +33,7 @@ from glam_deploy.appliance.web.sessions import Sessions
 from glam_deploy.decoding.view_reader import ViewReader
 from glam_deploy.dicom.net.bounded_socket import PendingConnections
 from glam_deploy.errors import UsageError
+from glam_deploy.ports import listen_remedy
 from glam_deploy.regular import require_small
 
 HEAD_S = 10.0
@@ -224,8 +225,7 @@ def _listening(web: Web) -> CountedListener:
         return CountedListener(socket.create_server((web.host, web.port), family=family))
     except OSError as error:
         raise UsageError(
-            f"web cannot listen at {web.host} port {web.port} ({error.strerror}): choose another port, or "
-            "stop the program that uses it"
+            f"web cannot listen at {web.host} port {web.port} ({error.strerror}): {listen_remedy(error)}"
         ) from error
 
 

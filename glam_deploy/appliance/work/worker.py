@@ -12,6 +12,7 @@ from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.config.routes import Route, first_match
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.device import device_uid
 from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import last_state, monotonic_clock, open_database
@@ -31,7 +32,7 @@ from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.routing import origins_of
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps, is_finished, outcome_without_network
 from glam_deploy.decoding.view_reader import Stopped, ViewReaders
-from glam_deploy.errors import BackendRunError
+from glam_deploy.errors import BackendRunError, disk_reason
 from glam_deploy.runtime.overlap import ahead, behind
 
 log = logging.getLogger(__name__)
@@ -49,12 +50,13 @@ class LeaseLost(Exception):
 def run(config: Config, stop: threading.Event, *, loader: PredictorLoader = load_predictor) -> None:
     """Process jobs until `stop` is set; the current job is then released, and its finished views are kept.
 
-    Raises UsageError if the data folder cannot be used. If the engine cannot be loaded, or has not passed a gate, the
-    worker reports it and retries. If the engine fails while running and cannot be loaded again, the process ends with
-    SystemExit(1), because it needs a new process.
+    Raises UsageError if the data folder or its device UID cannot be used. If the engine cannot be loaded, or has not
+    passed a gate, the worker reports it and retries. If the engine fails while running and cannot be loaded again, the
+    process ends with SystemExit(1), because it needs a new process.
     """
     data = DataFolder(root=config.data)
     data.make()
+    device_uid(data)  # it is in every result: a damaged one is found before the first
     limits = config.worker
     with closing(open_database(data.database)) as connection:
         must_probe = last_state(connection, "worker") == "failing"
@@ -172,13 +174,11 @@ class Worker:
             raise SystemExit(1)
 
     def _storage_failed(self, error: OSError) -> None:
+        cause = disk_reason(error)
         text = "study %s: interrupted by an error of the machine (%s)"
-        log.error(text, self._job.pseudonym, error.strerror, extra=RECURRING)
-        next_try, reason = (
-            self._monotonic() + STORAGE_RETRY_S,
-            f"cannot write results or read views ({error.strerror})",
-        )
-        jobs.release(self._connection, self._job, next_try=next_try, reason=reason)
+        log.error(text, self._job.pseudonym, cause, extra=RECURRING)
+        reason = f"cannot write results or read views ({cause})"
+        jobs.release(self._connection, self._job, next_try=self._monotonic() + STORAGE_RETRY_S, reason=reason)
 
     def _fail(self, reason: str) -> None:
         self._audit.write("work_failed", study=self._job.study_uid, job=self._job.id, reason=reason)

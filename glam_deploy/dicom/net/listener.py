@@ -25,6 +25,7 @@ from glam_deploy.dicom.net.verification import verifying_context
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
 from glam_deploy.dicom.read import silence_pydicom
 from glam_deploy.errors import DicomError, UsageError
+from glam_deploy.ports import listen_remedy
 from glam_deploy.regular import require_small
 
 __all__ = ["Listener", "Receipt", "Rules", "Sender", "Upload"]
@@ -145,10 +146,8 @@ class Listener:
                 allows_host=self._policy.allows_host, waiting=self._waiting,
             )  # fmt: skip
         except OSError as error:
-            raise UsageError(
-                f"cannot listen at {host} port {port} ({error.strerror}): check that no other program uses it and that "
-                "it is an address of this machine"
-            ) from error
+            remedy = listen_remedy(error)
+            raise UsageError(f"cannot listen at {host} port {port} ({error.strerror}): {remedy}") from error
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
         self._servers.append(server)
         return int(server.server_address[1])

@@ -39,8 +39,11 @@ _OUTCOME_TEXTS: dict[Outcome, str] = {
 
 
 def save(dataset: Dataset, path: Path) -> None:
-    """Write `dataset`, made by a writer of this package, to `path` as a DICOM file (PS3.10)."""
-    dataset.save_as(path, enforce_file_format=True)
+    """Write `dataset`, made by a writer of this package, to `path` as a DICOM file (PS3.10). Raises OSError.
+
+    Not with pydicom's own opening of the file: its OSError for a full disk has neither `errno` nor `strerror`.
+    """
+    path.write_bytes(encoded(dataset))
 
 
 def encoded(dataset: Dataset) -> bytes:

@@ -1,12 +1,17 @@
 """Which folders become a data folder: an empty one, and one of ours; a folder of other programs stays as it was."""
 
 import os
+import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.bundles import unprivileged
 from support.commands import PLAIN, start_process
 
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.web.monitoring import assess
 from glam_deploy.errors import UsageError
 
 CONFIG = """
@@ -86,6 +91,39 @@ def test_a_first_start_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch:
 def test_what_a_first_start_leaves_before_the_database(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     assert DataFolder(root=tmp_path).obstacle() == ""
+
+
+@pytest.fixture
+def anybody() -> Iterator[Path]:
+    """A folder that every user may enter, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_another_user_than_the_owner_is_refused(anybody: Path, mode: int) -> None:
+    data = DataFolder(root=anybody / "data")
+    data.root.mkdir()
+    data.root.chmod(mode)
+    told = r"belongs to root, but this process runs as (nobody|#65534), .*: run this as root, with sudo -u root"
+    with unprivileged():
+        with pytest.raises(UsageError, match=told):
+            data.make()
+        (reason,) = assess(data, 0).reasons
+    assert re.search(told, reason)
+    assert not [*data.root.iterdir()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_folder_that_this_user_may_not_enter_is_refused(anybody: Path) -> None:
+    data = DataFolder(root=anybody / "closed/data")
+    data.root.parent.mkdir(mode=0o700)
+    told = r"closed/data cannot be reached \(Permission denied\): run this as the user of the appliance"
+    with unprivileged(), pytest.raises(UsageError, match=told):
+        data.make()
+    assert not data.root.exists()
 
 
 def test_a_device_is_no_folder() -> None:

@@ -1,16 +1,20 @@
 """`check-config`: what a person is told about a configuration, and the example that is shipped."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from support.bundles import unprivileged
 from support.commands import ROOT, Cli
 
+from glam_deploy.appliance.config import parse_config
 from glam_deploy.cli import check_config
-from glam_deploy.cli.privileged_ports import may_listen_at
+from glam_deploy.cli.check_config import missing_files
+from glam_deploy.ports import may_listen_at
 
 EXAMPLE = ROOT / "packaging/glam.toml"
 UNIT = ROOT / "packaging/glam-deploy.service"
@@ -100,6 +104,19 @@ def test_nothing_is_missing(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "bundle").rmdir()
     for words in ((), ("--json",)):
         assert cli("check-config", "--config", path, *words).code == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_file_out_of_reach_is_named_as_such(tmp_path: Path) -> None:
+    config = parse_config(MINIMAL, folder=tmp_path / "closed")
+    (tmp_path / "closed").mkdir(mode=0o700)
+    with unprivileged():
+        found = [*missing_files(config)]
+    told = "it cannot be reached (Permission denied): run this as the user of the appliance"
+    assert found == [
+        f"MISSING    {key} = {tmp_path}/closed/{name}: {told}"
+        for key, name in (("web.token_file", "web.token"), ("worker.bundle", "bundle"))
+    ]
 
 
 @pytest.mark.parametrize("name", ["etc", "file"])

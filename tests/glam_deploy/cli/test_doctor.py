@@ -6,10 +6,12 @@ import socket
 import sqlite3
 import time
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from pydicom.uid import MammographyCADSRStorage, SecondaryCaptureImageStorage
+from support.bundles import unprivileged
 from support.commands import Cli
 from support.decoders import RISCV
 from support.outbox import opened_outbox
@@ -19,6 +21,7 @@ from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance.config import Config, parse_config
 from glam_deploy.appliance.state.database import monotonic_clock, record_heartbeat
+from glam_deploy.cli.doctor import findings
 from glam_deploy.decoding import view_reader
 from glam_deploy.dicom.results.kinds import KINDS
 
@@ -140,6 +143,14 @@ def test_a_port_that_another_program_has(cli: Cli, place: Path) -> None:
     assert found[f"dicom port {port}"] == ("FAILS", "127.0.0.1: another program uses it")
 
 
+def test_an_address_of_another_machine(cli: Cli, place: Path) -> None:
+    (place / "glam.toml").write_text(CONFIG.format(hosts="::1").replace("[web]\n", '[web]\nhost = "192.0.2.7"\n'))
+    said = cli("doctor", "--json", "--config", place / "glam.toml")
+    (finding,) = (each for each in json.loads(said.out) if each["what"] == "web port 0")
+    assert (said.code, finding["state"]) == (1, "FAILS")
+    assert "set `host` to an address of this machine" in finding["remedy"]
+
+
 def test_a_token_that_everybody_can_read(cli: Cli, place: Path) -> None:
     (place / "web.token").chmod(0o644)
     code, found = looked(cli, place)
@@ -165,7 +176,33 @@ def test_the_data_folder_of_somebody_else_is_left_alone(cli: Cli, place: Path) -
     code, found = looked(cli, place)
     assert (code, found["data folder"][0]) == (1, "FAILS")
     assert "belongs to nobody, but this process runs as root" in found["data folder"][1]
+    said = cli("doctor", "--ready", "--config", place / "glam.toml")
+    assert said.code == 1 and "belongs to nobody, but this process runs as root" in said.out
     assert sorted(path.name for path in root.iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_data_folder_out_of_reach(cli: Cli, place: Path) -> None:
+    looked(cli, place)  # imports what only root may read
+    config = config_in(place).model_copy(update={"data": place / "closed/data"})
+    (place / "closed").mkdir(mode=0o700)
+    with unprivileged():
+        found = {each.what: each for each in islice(findings(config), 2)}
+    assert "closed/data cannot be reached (Permission denied)" in found["data folder"].found
+    assert found["disk"].state == "ok"
+
+
+def test_damaged_files_of_the_identity(cli: Cli, place: Path) -> None:
+    with box(config_in(place)) as inbox:
+        inbox.ingest.audit.write("received")
+    _, found = looked(cli, place)
+    assert "identity" not in found
+    (place / "data/device.uid").write_text("x")
+    (place / "data/audit.key").unlink()
+    said = cli("doctor", "--json", "--config", place / "glam.toml")
+    told = [each["found"] for each in json.loads(said.out) if (each["state"], each["what"]) == ("FAILS", "identity")]
+    assert said.code == 1 and "audit.key is gone" in told[0] and "device.uid holds no UID" in told[1]
+    assert not (place / "data/audit.key").exists()
 
 
 def test_a_disk_below_its_watermark(cli: Cli, place: Path) -> None:

@@ -17,6 +17,7 @@ from support import engines as support_engines
 from support.commands import Cli, names, strict
 from support.engines import in_step
 
+from glam_deploy.cli import job
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.reading import read
 from glam_deploy.records import Mammogram
@@ -264,6 +265,18 @@ def test_fault_of_our_own_costs_one_input_and_shows_its_trace(
     assert "support/engines.py" in said.err
     # another library may quote a patient's name in its own words
     assert "made up for a test" not in said.out + (tmp_path / "out/1_L-CC.json").read_text()
+
+
+def test_too_little_memory_for_one_input_is_no_fault_of_our_own(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise MemoryError("Unable to allocate 86.2 MiB for an array")
+
+    monkeypatch.setattr(job, "read_input", read)
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
+    assert (said.code, said.err) == (3, "")
+    assert "failed  " in said.out and "too little memory" in said.out and "86.2 MiB" in said.out
 
 
 def test_failure_removes_the_results_of_an_earlier_run(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 import json
 import os
-import resource
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
@@ -10,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support.full_disk import largest_file
 
 from glam_deploy.errors import InputError, NotForThisNetwork, UsageError
 from glam_deploy.outputs import writer
@@ -23,17 +22,6 @@ def names(folder: Path) -> set[str]:
 
 def status(path: Path) -> str:
     return json.loads(path.read_text("utf-8"))["status"]
-
-
-@contextmanager
-def largest_file(size_bytes: int):
-    """What a full disk does to a writer: writes beyond the limit fail with an OSError of the kernel."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_three_files_and_nothing_else(make_result, pixels, tmp_path):

@@ -274,6 +274,21 @@ def test_a_place_that_holds_something_else_is_refused(data: DataFolder, tmp_path
         copy_data(data, CopyFolder(root=tmp_path / place))
 
 
+@pytest.mark.parametrize("name", ["audit.key", "device.uid"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x")])
+def test_a_damaged_identity_does_not_replace_that_of_an_earlier_backup(
+    data: DataFolder, copy: CopyFolder, name: str, damage: Callable[[Path], object]
+) -> None:
+    (data.root / "device.uid").write_text("2.25.7")
+    copy_data(data, copy)
+    before = (copy.files / name).read_bytes()
+    damage(data.root / name)
+    if (name, damage) != ("device.uid", Path.unlink):
+        with pytest.raises(UsageError, match=rf"{name} .*restore it from a backup"):
+            copy_data(data, copy)
+        assert (copy.files / name).read_bytes() == before
+
+
 def test_a_backup_of_another_appliance_is_refused(data: DataFolder, copy: CopyFolder, tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     other = made(config_of(tmp_path / "second"))

@@ -387,6 +387,10 @@ def test_the_key_of_pseudonyms_is_made_once_and_for_us_alone(inbox: Box) -> None
     with pytest.raises(UsageError, match="5 bytes, expected 32"):
         load_key(inbox.data)
     path.unlink()
+    inbox.ingest.audit.write("received")
+    with pytest.raises(UsageError, match=r"audit.key is gone, .*: restore it from a backup.*audit away"):
+        load_key(inbox.data)
+    assert not path.exists()
     os.mkfifo(path)
     with pytest.raises(UsageError, match=r"audit.key cannot be read \(it is a pipe"):
         load_key(inbox.data)

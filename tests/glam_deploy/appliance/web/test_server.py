@@ -54,8 +54,16 @@ def test_a_request_with_two_lengths_is_refused_and_its_connection_closed(tmp_pat
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         config = configuration(tmp_path, port=other.getsockname()[1])
-        with pytest.raises(UsageError, match=r"web cannot listen at 127\.0\.0\.1 port"):
+        with pytest.raises(UsageError, match=r"web cannot listen at 127\.0\.0\.1 port .*stop the program that uses it"):
             server.run(config, threading.Event())
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7", "nobody.invalid"])
+def test_an_address_of_another_machine(tmp_path: Path, authority: Authority, host: str) -> None:
+    """Those of RFC 5737, RFC 3849 and RFC 2606."""
+    config = with_tls(tmp_path, authority, host=host)
+    with pytest.raises(UsageError, match=rf"cannot listen at {host} port 0 .*set `host` to an address of this machine"):
+        server.run(config, threading.Event())
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from glam_deploy.appliance.work import result_objects, worker
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps
 from glam_deploy.decoding.view_reader import Stopped, ViewReaders
-from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError
+from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError, UsageError
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
 
@@ -314,7 +314,10 @@ def test_worker_that_is_stopped_gives_its_job_back_and_keeps_what_is_finished(
         until(lambda: states(data) == ["done"])
 
 
-def test_full_disk_costs_no_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_costs_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first error is as numpy's, without a reason of the system."""
     config, full, tried = config_of(tmp_path, BARE), threading.Event(), []
     full.set()
     write = result_objects.write_npz
@@ -322,7 +325,7 @@ def test_full_disk_costs_no_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def on_full_disk(path: Path, named: object) -> None:
         tried.append(path)
         if full.is_set():
-            raise OSError(28, os.strerror(28))
+            raise OSError("1000 requested and 10 written") if len(tried) == 1 else OSError(28, os.strerror(28))
         write(path, named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(result_objects, "write_npz", on_full_disk)
@@ -331,10 +334,29 @@ def test_full_disk_costs_no_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assemble(config)
     with working(config) as data:
         until(lambda: len(tried) >= 5)
+        reason = "cannot write results or read views (No space left on device)"
+        until(lambda: rows(data, "SELECT reason FROM job") == [(reason,)])
         full.clear()
         until(lambda: states(data) == ["done"])
     assert rows(data, "SELECT attempts FROM job") == [(0,)]
     assert not list(data.root.rglob("*.part"))
+    assert "the system gives no reason" in caplog.text and "None" not in caplog.text
+
+
+def test_damaged_device_uid_is_in_no_result(tmp_path: Path) -> None:
+    config = config_of(tmp_path, ONE_TARGET)
+    file = made(config).root / "device.uid"
+    send(config, View.L_CC)
+    assemble(config)
+    for damaged in (b"x", b"", b"2.25.007", b"2.25.1\n", b"\xff"):
+        file.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"device\.uid holds no UID .*: restore it from a backup"):
+            worker.run(config, threading.Event(), loader=stub)
+    file.unlink()
+    with working(config) as data:
+        until(lambda: states(data) == ["done"])
+    (report, *_) = data.root.glob("results/jobs/**/*.dcm")
+    assert str(dcmread(report).DeviceUID) == file.read_text()
 
 
 def test_nothing_that_is_told_names_the_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

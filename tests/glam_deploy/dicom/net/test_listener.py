@@ -159,8 +159,14 @@ def test_connections_that_say_nothing_do_not_pile_up() -> None:
 
 
 def test_a_port_that_is_taken() -> None:
-    with post() as here, pytest.raises(UsageError, match=f"port {here.port} .*in use.*no other program"):
+    with post() as here, pytest.raises(UsageError, match=f"port {here.port} .*in use.*stop the program that uses it"):
         here.listener.listen("127.0.0.1", here.port)
+
+
+def test_an_address_of_another_machine() -> None:
+    told = r"cannot listen at 192\.0\.2\.7 port 0 .*: set `host` to an address of this machine"
+    with post() as here, pytest.raises(UsageError, match=told):
+        here.listener.listen("192.0.2.7", 0)  # RFC 5737
 
 
 # dcmtk

@@ -1,5 +1,6 @@
-"""Whether this process may listen at a privileged port (capabilities(7), ip(7))."""
+"""Listening at a port: why it fails (bind(2)), and whether this process may (capabilities(7), ip(7))."""
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,15 @@ _STATUS = Path("/proc/self/status")
 _FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _NET_BIND_SERVICE = 10
 """Number of the capability."""
+
+
+def listen_remedy(error: OSError) -> str:
+    """The remedy for an address and port that cannot be bound."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PRIVILEGED_PORT
+    if error.errno == errno.EADDRINUSE:
+        return "stop the program that uses it, or choose another port"
+    return "set `host` to an address of this machine, as `ip address` lists them, or to 0.0.0.0 for all"
 
 
 def may_listen_at(port: int, *, status: Path = _STATUS, first_unprivileged: Path = _FIRST_UNPRIVILEGED) -> bool:
