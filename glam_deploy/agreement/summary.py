@@ -31,10 +31,9 @@ def interval(values: Sequence[float], statistic: Callable[..., Any]) -> Interval
 
 def ranks(values: ArrayLike) -> Float64:
     """Rank of each value from 1, equal values sharing the mean of their ranks."""
-    found = np.asarray(values, np.float64)
-    _, where, counts = np.unique(found, return_inverse=True, return_counts=True)
-    shared = counts.cumsum() - (counts - 1) / 2
-    return np.asarray(shared[where], np.float64)
+    _, where, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    shared: Float64 = counts.cumsum() - (counts - 1) / 2
+    return shared[where]
 
 
 def rank_agreement(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -47,7 +46,7 @@ def rank_agreement(first: Sequence[float], second: Sequence[float]) -> float | N
 
 def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
     """Area under the ROC curve, 0..1; None without both labels. Definition and source: `weighted_auroc`."""
-    area = weighted_auroc(np.asarray(scores, np.float64), np.asarray(positive, bool), np.ones((1, len(scores))))[0]
+    area = weighted_auroc(np.asarray(scores), np.asarray(positive, bool), np.ones((1, len(scores))))[0]
     return None if np.isnan(area) else float(area)
 
 
@@ -71,8 +70,8 @@ def weight_by_score(scores: Float64, positive: NDArray[np.bool_], weights: Float
 
     Arguments as in `weighted_auroc`.
     """
-    order = np.argsort(scores, kind="stable")
-    first = np.flatnonzero(np.diff(scores[order], prepend=-np.inf)) if len(order) else order
+    order = np.argsort(scores)
+    first = np.flatnonzero(np.diff(scores[order], prepend=np.nan))
     sorted_weights, labels = weights[:, order], positive[order]
     negatives, positives = (np.add.reduceat(sorted_weights * side, first, axis=1) for side in (~labels, labels))
     return negatives, positives
@@ -85,7 +84,7 @@ def auroc_interval(candidate: Sequence[float], reference: Sequence[float], posit
     """
     if len(positive) < ENOUGH:
         return None
-    a, b, labels = np.asarray(candidate), np.asarray(reference), np.asarray(positive, bool)
+    a, b, labels = np.asarray(candidate), np.asarray(reference), np.asarray(positive)
     pairs = ((auroc(a[i], labels[i]), auroc(b[i], labels[i])) for i in _draws(len(labels)))
     differences = [x - y for x, y in pairs if x is not None and y is not None]
     return percentiles(np.array(differences)) if differences else None

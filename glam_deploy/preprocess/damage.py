@@ -70,7 +70,7 @@ def lost_lines(lines: Pixels, axis: int) -> Iterator[Run]:
             before, after = first - 1, end
             inside = before >= 0 and after < len(lines) and shows[before] and shows[after]
             if end - first >= fewest and inside and _overlap(tissue[before], tissue[after]) >= ALIKE:
-                value = None if fewest > 1 else float(highest[first])
+                value = float(highest[first]) if fewest == 1 else None
                 yield Run(axis=axis, first=first, last=end - 1, value=value)
 
 
@@ -115,13 +115,15 @@ def is_upside_down(breast: Breast, rows: int) -> bool:
     return bottom == rows and (wider or (top > few and lower > 0.1 * (right - left)))
 
 
-def _runs(where: Mask) -> Iterator[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.pad(where, 1).astype(np.int8)))
-    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+def _runs(where: Mask) -> list[list[int]]:
+    """First index of each run of True, and the index after its last."""
+    bordered = np.pad(where, 1)
+    return np.flatnonzero(bordered[1:] != bordered[:-1]).reshape(-1, 2).tolist()
 
 
 def _overlap(one: Mask, other: Mask) -> float:
-    return int(np.count_nonzero(one & other)) / max(1, int(np.count_nonzero(one | other)))
+    """Ratio of intersection to union, which is not empty."""
+    return int(np.count_nonzero(one & other)) / int(np.count_nonzero(one | other))
 
 
 def _continue(one: Float32, other: Float32) -> bool:

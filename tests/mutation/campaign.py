@@ -2,11 +2,12 @@
 
 mutmut changes one operator, number, condition or argument of a function at a time and runs the tests of its module; a
 mutant that no test notices has survived. Prints the figures of each module, and the changes of its survivors to
-`build/mutation/MODULE.txt`. `--only` names mutants to run again after a test was added.
+`build/mutation/MODULE.txt`. `--only` names mutants of the last run to run again after a test was added.
 """
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -59,8 +60,9 @@ MODULES = {
     ),
     "samples": _preprocess("samples", "samples"),
     "standardize": _preprocess("standardize", "standardize"),
+    "byte_order": _preprocess("byte_order", "byte_order"),
     "prepare": _preprocess("prepare", "prepare"),
-    "damage": _preprocess("damage", "damage"),
+    "damage": _preprocess("damage", "damage_limits", "damage"),
     "diagnosis": _preprocess("diagnosis", "damage", "outline", "surroundings", "prepare"),
     "surroundings": _preprocess("surroundings", "damage", "outline", "surroundings"),
     "patching": Module("glam_deploy/runtime/patching.py", ("tests/glam_deploy/runtime/test_patching.py",)),
@@ -78,6 +80,8 @@ MODULES = {
 def mutate(name: str, only: tuple[str, ...]) -> None:
     """Run all mutants of a module, or those of `only`, in one process: its figures, and its survivors to a file."""
     module = MODULES[name]
+    if not only:
+        shutil.rmtree("mutants", ignore_errors=True)  # mutmut mutates no file that it has copied there as it was
     chosen = config()
     chosen.only_mutate = [module.source]
     chosen.pytest_add_cli_args_test_selection = list(module.tests)
@@ -103,7 +107,7 @@ def _results(source: str) -> Iterator[tuple[Path, str, str]]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, type=click.Choice(list(MODULES)))
-@click.option("--only", multiple=True, help="Mutants to run again, as build/mutation names them; of one module.")
+@click.option("--only", multiple=True, help="Mutants of the last run to run again, as build/mutation names them.")
 def main(names: tuple[str, ...], only: tuple[str, ...]) -> None:
     """Mutate the modules NAMES, by default all, one after another, each in a process of its own."""
     os.chdir(ROOT)

@@ -62,11 +62,15 @@ def count(
     return bool(died.rowcount)
 
 
-def reopen(connection: sqlite3.Connection, table: Table, number: int, state: str, next_try: float) -> None:
-    """Put something dead or pending into `state` by a person's decision. Raises UsageError in any other state."""
+def reopen(connection: sqlite3.Connection, table: Table, number: int, state: Literal["pending", "discarded"]) -> None:
+    """Put something dead or pending into `state` by a person's decision; what is then pending is retried at once.
+
+    Raises UsageError in any other state.
+    """
     changed = connection.execute(
-        f"UPDATE {table} SET state = ?, attempts = 0, next_try = ? WHERE id = ? AND state IN ('dead', 'pending')",
-        (state, next_try, number),
+        f"UPDATE {table} SET state = ?, attempts = 0, next_try = {RETRY_NOW} WHERE id = ?"
+        " AND state IN ('dead', 'pending')",
+        (state, number),
     )
     if not changed.rowcount:
         what = "delivery" if table == "parcel" else "notification"

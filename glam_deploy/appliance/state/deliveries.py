@@ -140,7 +140,7 @@ def mark_refused(connection: sqlite3.Connection, delivery_id: int, sop_uid: str,
 
 def mark_proven(connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str]) -> None:
     """Record that the target shows these objects."""
-    _set(connection, delivery_id, sop_uids, "proven", "")
+    _set(connection, delivery_id, sop_uids, "proven")
 
 
 def mark_lost(connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str]) -> None:
@@ -148,13 +148,15 @@ def mark_lost(connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterab
     _set(connection, delivery_id, sop_uids, "pending", "the target accepted it but does not show it")
 
 
-def _set(connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str], state: str, reason: str) -> None:
+def _set(
+    connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str], state: str, reason: str = ""
+) -> None:
     with transaction(connection):
         _set_within(connection, delivery_id, sop_uids, state, reason)
 
 
 def _set_within(
-    connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str], state: str, reason: str
+    connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str], state: str, reason: str = ""
 ) -> None:
     connection.executemany(
         "UPDATE parcel_object SET state = ?, reason = nullif(?, '')"
@@ -220,7 +222,7 @@ def apply_commitment_report(
         row = connection.execute("SELECT id FROM parcel WHERE commitment = ?", (transaction_uid,)).fetchone()
         if row is None:
             return False
-        _set_within(connection, row["id"], committed, "proven", "")
+        _set_within(connection, row["id"], committed, "proven")
         _set_within(
             connection,
             row["id"],
@@ -238,7 +240,7 @@ def retry(connection: sqlite3.Connection, delivery_id: int) -> None:
     Raises UsageError in any other state.
     """
     with transaction(connection):
-        tries.reopen(connection, "parcel", delivery_id, "pending", tries.RETRY_NOW)
+        tries.reopen(connection, "parcel", delivery_id, "pending")
         connection.execute(
             "UPDATE parcel_object SET state = 'pending' WHERE parcel_id = ? AND state = 'dead'", (delivery_id,)
         )
@@ -248,7 +250,7 @@ def retry(connection: sqlite3.Connection, delivery_id: int) -> None:
 def discard(connection: sqlite3.Connection, delivery_id: int) -> None:
     """Give up a dead or pending delivery: nothing more of it is sent. Raises UsageError in any other state."""
     with transaction(connection):
-        tries.reopen(connection, "parcel", delivery_id, "discarded", 0)
+        tries.reopen(connection, "parcel", delivery_id, "discarded")
         _mark_objects_dead(connection, delivery_id)
         _add_event(connection, delivery_id, "discarded by hand")
         notify_events.record_if_delivered(connection, _job_and_target(connection, delivery_id)[0])

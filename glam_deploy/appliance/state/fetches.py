@@ -66,19 +66,19 @@ def add(
     `BATCH` items each; what was added before an error stays, and is known when it is added again.
     """
     found: list[str] = []
-    for batch in _batches(kind, values, pseudonym):
+    for batch in _batches(values, str if kind == "day" else pseudonym):
         with transaction(connection):
             found += [_add(connection, kind, name, value, again) for name, value in batch]
     return Added(new=found.count("new"), again=found.count("again"), known=found.count("known"))
 
 
-def _batches(kind: Kind, values: Iterable[str], pseudonym: Pseudonym) -> Iterator[list[tuple[str, str]]]:
+def _batches(values: Iterable[str], name_of: Callable[[str], str]) -> Iterator[list[tuple[str, str]]]:
     """Name and value of each distinct value, up to `BATCH` at a time, with a pause between them."""
     distinct = list(dict.fromkeys(values))
     for start in range(0, len(distinct), BATCH):
         if start:
             time.sleep(PAUSE_S)
-        yield [(value if kind == "day" else pseudonym(value), value) for value in distinct[start : start + BATCH]]
+        yield [(name_of(value), value) for value in distinct[start : start + BATCH]]
 
 
 def _add(connection: sqlite3.Connection, kind: Kind, name: str, value: str, again: bool) -> str:
@@ -148,7 +148,7 @@ def finish_search(
     it was cancelled, no further study is added. `reason`: what is told of the result.
     """
     new = 0
-    for batch in _batches("study", study_uids, pseudonym):
+    for batch in _batches(study_uids, pseudonym):
         with transaction(connection):
             if not is_current(connection, item):
                 return new

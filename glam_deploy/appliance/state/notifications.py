@@ -139,14 +139,14 @@ def count_failed_attempt(
 def retry(connection: sqlite3.Connection, number: int) -> None:
     """Make a dead or pending notification due at once. Raises UsageError in any other state."""
     with transaction(connection):
-        tries.reopen(connection, "notification", number, "pending", tries.RETRY_NOW)
+        tries.reopen(connection, "notification", number, "pending")
         _add_event(connection, number, "notified again by hand")
 
 
 def discard(connection: sqlite3.Connection, number: int) -> None:
     """Give up a dead or pending notification. Raises UsageError in any other state."""
     with transaction(connection):
-        tries.reopen(connection, "notification", number, "discarded", 0)
+        tries.reopen(connection, "notification", number, "discarded")
         _add_event(connection, number, "notification discarded by hand")
 
 

@@ -49,6 +49,8 @@ def test_area_is_the_share_of_pairs_in_order(levels: int | None) -> None:
 def test_no_area_without_both_labels() -> None:
     assert auroc([0.1, 0.9], [True, True]) is None
     assert auroc([0.1, 0.9], [False, False]) is None
+    assert (auroc([0.1, 0.9], [False, True]), auroc([0.1, 0.9], [True, False])) == (1, 0)
+    assert weighted_auroc(np.array([1.0, 2]), np.array([False, True]), np.array([[0.5, 0.5]])).tolist() == [1]
     assert auroc_interval([0.1] * 9, [0.2] * 9, [True] * 4 + [False] * 5) is None
 
 
@@ -65,6 +67,24 @@ def test_interval_of_the_median_is_scipys() -> None:
     found = scipy_stats.bootstrap((values,), np.median, method="percentile", n_resamples=20000, rng=7)
     expected = found.confidence_interval
     assert interval(values.tolist(), np.median) == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def test_an_interval_resamples_all_images_in_double_precision() -> None:
+    """2000 resamples of as many images as there are; the statistic gets them along the last axis."""
+    values = [np.float32(value) for value in range(10)]
+    given: list[np.ndarray] = []
+
+    def mean(samples: np.ndarray, axis: int) -> np.ndarray:
+        given.append(samples)
+        assert axis == -1
+        return samples.mean(axis=axis)
+
+    found = interval(values, mean)
+    assert found == percentiles(given[0].mean(axis=1))
+    assert (given[0].shape, given[0].dtype) == ((2000, 10), np.float64)
+    assert np.unique(given[0]).tolist() == values
+    assert interval(values, mean) == found
+    np.testing.assert_array_equal(given[0], given[1], err_msg="the same images are drawn again")
 
 
 def test_intervals_repeat_and_need_ten_images() -> None:

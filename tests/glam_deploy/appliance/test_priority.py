@@ -17,7 +17,14 @@ from glam_deploy.appliance.config import Assemble, PriorityRules
 from glam_deploy.appliance.ingest import Status
 from glam_deploy.appliance.state import deliveries, jobs, studies, study_detail
 from glam_deploy.appliance.state.deliveries import ResultObject
-from glam_deploy.appliance.state.priority import Priority, is_outranked, live_exams_wait
+from glam_deploy.appliance.state.priority import (
+    Priority,
+    fetched_waiting,
+    is_outranked,
+    live_exams_wait,
+    priority_of,
+    raise_priority,
+)
 
 NOW = 100.0
 
@@ -70,6 +77,31 @@ def test_live_exams_outrank_a_fetched_one_and_hold_up_the_fetcher(connection: sq
     assert is_outranked(connection, "old", NOW)
     assert not is_outranked(connection, "live", NOW)
     assert live_exams_wait(connection)
+
+
+def test_a_priority_is_raised_and_never_lowered(connection: sqlite3.Connection) -> None:
+    queue(connection, a=Priority.LIVE, b=Priority.FETCHED)
+    for given, has in (
+        (Priority.FETCHED, Priority.LIVE),
+        (Priority.STAT, Priority.STAT),
+        (Priority.LIVE, Priority.STAT),
+    ):
+        raise_priority(connection, "a", given)
+        assert priority_of(connection, "a") is has
+    assert priority_of(connection, "b") is Priority.FETCHED
+
+
+def test_fetched_studies_wait_until_their_images_are_processed(connection: sqlite3.Connection) -> None:
+    queue(connection, live=Priority.LIVE, a=Priority.FETCHED, b=Priority.FETCHED)
+    support_jobs.arrive(connection, "c.1", study="c")
+    connection.execute("UPDATE study SET priority = ? WHERE study_uid = 'c'", (Priority.FETCHED,))
+    support_jobs.arrive(connection, "d.1", study="d")
+    waiting = []
+    while job := jobs.claim(connection, worker="w", now=NOW, lease_s=30, attempts=3):
+        waiting.append((job.study_uid, fetched_waiting(connection)))
+        assert jobs.finish(connection, job, {})
+    assert waiting == [("live", 3), ("a", 3), ("b", 2)]
+    assert fetched_waiting(connection) == 1
 
 
 def test_priority_is_shown(connection: sqlite3.Connection) -> None:

@@ -43,9 +43,10 @@ def test_empty_lines_through_the_breast_are_refused_with_their_numbers(mlo: bool
     assert message.startswith(f"Row {ROW} has" if count == 1 else f"Rows {ROW} to {last} have")
     assert "divide" in message and "export the image again" in message
     cut = filled(slice(COLUMN, COLUMN + count), 0, columns=True)(BREAST[mlo])
-    assert refusal(views.stored(cut)).startswith("Column")
-    mirrored = refusal(views.stored(cut, "R-CC"))
-    assert f" {759 - COLUMN} ha" in mirrored, "the columns are those of the stored image"
+    for view, first in (("L-CC", COLUMN), ("R-CC", 760 - COLUMN - count)):
+        message = refusal(views.stored(cut, view))
+        where = f"Column {first} has" if count == 1 else f"Columns {first} to {first + count - 1} have"
+        assert message.startswith(where), "the columns are those of the stored image"
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -98,7 +99,9 @@ def test_clipped_tissue_is_told_with_its_share() -> None:
 def test_an_mlo_view_that_is_upside_down_is_told() -> None:
     for seed in range(4):
         flipped = views.sound(seed, mlo=True)[::-1]
-        assert told(views.stored(flipped, "R-MLO")) == {"upside-down"}
+        (notice,) = place(views.stored(flipped, "R-MLO")).notices
+        assert notice.code == "upside-down"
+        assert "may be stored upside down" in notice.message
         assert told(views.stored(flipped, "R-CC")) == set(), "a CC view has no upper side of its own"
 
 

@@ -51,6 +51,9 @@ def test_a_search_adds_only_studies_that_are_not_known(connection: sqlite3.Conne
     assert search.value == "20240131"
     assert fetches.finish_search(connection, search, [STUDY, "1.2.4", "1.2.4"], name_of) == 1
     assert states(connection) == {name_of(STUDY): "fetched", "20240131": "fetched", name_of("1.2.4"): "wanted"}
+    found = fetches.claim(connection, 0.0)
+    assert found
+    assert (found.kind, found.value) == ("study", "1.2.4")
 
 
 @pytest.mark.parametrize("how", ["add", "finish_search"])
@@ -107,6 +110,74 @@ def test_a_day_is_searched_again_and_a_fetched_study_only_on_demand(connection: 
     item = fetches.claim(connection, 0.0)
     assert item
     assert item.value == STUDY
+
+
+@pytest.mark.parametrize(
+    ("end", "again", "outcome"),
+    [("cancelled", False, "again"), ("cancelled", True, "again"), ("dead", False, "known"), ("dead", True, "again")],
+)
+@pytest.mark.parametrize("kind", ["study", "day"])
+def test_what_was_given_up_is_wanted_again_from_its_beginning(
+    kind: fetches.Kind, end: str, again: bool, outcome: str, connection: sqlite3.Connection
+) -> None:
+    fetches.add(connection, kind, ["20240131"], name_of)
+    item = fetches.claim(connection, 0.0)
+    assert item
+    fetches.fail(connection, item, "made up", next_try=50.0, attempts=1)
+    if end == "cancelled":
+        fetches.cancel(connection, item.id)
+    added = fetches.add(connection, kind, ["20240131"], name_of, again=again)
+    assert added == Added(**{"new": 0, "again": 0, "known": 0, outcome: 1})
+    row = connection.execute("SELECT state, attempts, next_try, reason FROM fetch").fetchone()
+    assert tuple(row) == (("wanted", 0, 0.0, None) if outcome == "again" else ("dead", 1, 50.0, "made up"))
+
+
+def test_an_item_that_is_given_back_keeps_its_attempts_and_its_reason(connection: sqlite3.Connection) -> None:
+    fetches.add(connection, "study", [STUDY], name_of)
+    for reason, next_try, told in (("no answer", 40.0, "no answer"), (None, 60.0, "no answer")):
+        item = fetches.claim(connection, next_try - 1)
+        assert item
+        fetches.release(connection, item, reason=reason, next_try=next_try)
+        assert fetches.claim(connection, next_try - 1) is None
+        (row,) = fetches.items(connection)
+        assert (row["state"], row["attempts"], row["reason"]) == ("wanted", 0, told)
+    item = fetches.claim(connection, 60.0)
+    assert item
+    fetches.release(connection, item)
+    assert fetches.claim(connection, 0.0) == item
+
+
+def test_what_a_search_and_a_study_have_found(connection: sqlite3.Connection) -> None:
+    def finished() -> list[tuple[object, ...]]:
+        return [
+            (row["found"], row["reason"], row["finished_at"] is not None)
+            for row in fetches.items(connection, ["fetched"])
+        ]
+
+    fetches.add(connection, "day", ["20240131", "20240201", "20240202"], name_of)
+    for studies_found, reason in ((["1.2.1", "1.2.2", "1.2.1"], None), ([], None), ([], "made up")):
+        item = fetches.claim(connection, 0.0)
+        assert item
+        fetches.finish_search(connection, item, studies_found, name_of, reason=reason)
+    for reason in (None, "1 of 5 is elsewhere"):
+        item = fetches.claim(connection, 0.0)
+        assert item
+        assert fetches.finish_study(connection, item, 4, *([reason] if reason else []))
+    assert finished() == [
+        (2, None, True), (0, "no mammography found", True), (0, "made up", True),
+        (4, None, True), (4, "1 of 5 is elsewhere", True),
+    ]  # fmt: skip
+
+
+def test_a_study_is_being_fetched_from_its_beginning_to_its_end(connection: sqlite3.Connection) -> None:
+    fetches.add(connection, "study", [STUDY, "1.2.4"], name_of)
+    assert not fetches.is_fetching(connection, name_of(STUDY))
+    item = fetches.claim(connection, 0.0)
+    assert item
+    assert fetches.is_fetching(connection, name_of(STUDY))
+    assert not fetches.is_fetching(connection, name_of("1.2.4"))
+    assert fetches.finish_study(connection, item, 4)
+    assert not fetches.is_fetching(connection, name_of(STUDY))
 
 
 def test_identifiers_leave_the_database_when_they_are_not_needed(connection: sqlite3.Connection) -> None:
@@ -185,6 +256,18 @@ def test_items_are_found_by_number_day_name_and_identifier(connection: sqlite3.C
         assert fetches.matching(connection, text, name_of) == [2]
     assert fetches.matching(connection, "A1", lambda value: "0123456789abcdef") == [2]
     assert fetches.matching(connection, "012", name_of) == fetches.matching(connection, "%%%%", name_of) == []
+
+
+def test_seven_digits_are_a_number_and_eight_a_day(connection: sqlite3.Connection) -> None:
+    fetches.add(connection, "day", ["20240131"], name_of)
+    for number, name in ((1234567, "a"), (20240131, "b")):
+        connection.execute(
+            "INSERT INTO fetch (id, kind, name, value, state, created_at) VALUES (?, 'study', ?, ?, 'wanted', 0)",
+            (number, name, name),
+        )
+    assert fetches.matching(connection, "1234567", name_of) == [1234567]
+    assert fetches.matching(connection, "20240131", name_of) == [1]
+    assert fetches.matching(connection, "\u00b2", name_of) == [], "a digit that is no number"
 
 
 # assembly
