@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from glam_deploy.archive.sources.base import Entry, SourceUnavailable
 from glam_deploy.archive.sources.lists import Row, rows
 from glam_deploy.archive.sources.locations import (
-    is_container,
     is_hidden,
     is_hidden_folder,
     is_named_image,
@@ -242,7 +241,7 @@ def _visible(target: Path, place: Path) -> bool:
 
 
 def _file_entry(path: Path) -> Entry | None:
-    is_wanted = is_container(path.name) or looks_like_image(path) or (may_be_image(path.name) and _is_special(path))
+    is_wanted = is_named_image(path.name) or looks_like_image(path) or (may_be_image(path.name) and _is_special(path))
     return _local_entry(path) if is_wanted else None
 
 

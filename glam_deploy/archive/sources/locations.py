@@ -11,6 +11,8 @@ from glam_deploy.input_files import has_no_suffix, is_directory_name, is_image_n
 
 _KINDS = r"\.(?:zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)"
 _CONTAINER = re.compile(rf"(?is).*{_KINDS}")
+_UNOPENED = re.compile(r"(?is).*\.(?:7z|rar|iso|zipx|lzh|arj|cab|tbz|tzst|tar\.(?:zst|lz4?|lzma|z))")
+"""Archives of kinds that are not opened."""
 _MEMBER = re.compile(rf"(?i){_KINDS}(?:\?[^!]*)?!")
 _SCHEME = re.compile(r"(?i)([a-z][a-z0-9+.-]+)://")
 _CREDENTIAL = re.compile(
@@ -160,8 +162,10 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def is_named_image(name: str) -> bool:
-    """Whether a name that is no URL has the suffix of an image or of a container."""
-    return is_image_name(PurePosixPath(name)) or is_container_name(name)
+    """Whether a name that is no URL has the suffix of an image, of a container, or of an archive that is not opened,
+    which gets a row with this reason.
+    """
+    return is_image_name(PurePosixPath(name)) or is_container_name(name) or _UNOPENED.fullmatch(name) is not None
 
 
 def may_be_image(name: str) -> bool:

@@ -283,3 +283,26 @@ def test_an_impossible_size_is_damage_of_the_archive(tmp_path: Path) -> None:
     path.write_bytes(pax("1.dcm", size="9" * 30) + dicom("1").ljust(512, b"\0") + END)
     source, entries = listed(path)
     assert "impossible size" in reason(source, entries[-1])
+
+
+# kinds that are not opened
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("exam.rar", b"Rar!\x1a\x07\0", "a rar archive"),
+        ("exam.7z", b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+        ("2009.tar.zst", b"\x28\xb5\x2f\xfd", "a zstd archive"),
+        ("disc 3.ISO", bytes(40_000), "unknown"),
+        ("a.zipx", b"PK\3\4", "a zip archive"),
+    ],
+)
+def test_an_archive_that_is_not_opened_has_a_row(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (folder := tmp_path / "in").mkdir()
+    (folder / name).write_bytes(content)
+    write(tmp_path / "a.zip", [(name, content)])
+    for path in (folder, tmp_path / "a.zip"):
+        source, (entry,) = listed(path)
+        finding = EntryReader(source=source).read(entry, decode_here)[0].finding
+        assert finding is not None and told in finding.reason
