@@ -45,9 +45,9 @@ class BadSource:
             os.abort()
         if entry.name.startswith("slow"):
             time.sleep(60)
-        if entry.name.startswith("gone") and not (self.folder / "here").exists():
+        if entry.name.startswith("gone") and not (self.folder / "here.txt").exists():
             raise InputError("made up for a test")
-        if (self.folder / "unmounted").exists() and entry.name > (self.folder / "unmounted").read_text():
+        if (self.folder / "unmounted.txt").exists() and entry.name > (self.folder / "unmounted.txt").read_text():
             raise SourceUnavailable("the disk is unmounted, made up for a test")
         return self.inner.read(entry)
 
@@ -90,11 +90,11 @@ class BadPipeline:
         return image
 
     def __call__(self, view: Mammogram) -> Result:
-        name, flag = view.source.name, self.folder / "died"
+        name, flag = view.source.name, self.folder / "died.txt"
         if name.startswith("lethal") or (name.startswith("once") and not flag.exists()):
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if name.startswith("fails") and (self.folder / "broken").exists():
+        if name.startswith("fails") and (self.folder / "broken.txt").exists():
             raise BackendRunError("made up for a test")
         return self.inner(view)
 

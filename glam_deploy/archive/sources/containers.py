@@ -183,13 +183,15 @@ def _next(archive: tarfile.TarFile, limited: "_Limited") -> tarfile.TarInfo | No
     A header may state a negative size, in itself or in those that extend it, and Python follows it backwards without
     end (CVE-2025-8194). The map of a sparse file is searched from its beginning at each step against its order.
     """
+    if archive.offset >= sys.maxsize:
+        raise InputError("the archive is damaged (a member has an impossible size): copy or pack it again")
     with limited.header():
         info = archive.next()
     archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all of them
     if info is None:
         return None
-    if info.size < 0 or not info.offset_data <= archive.offset < sys.maxsize:
-        raise InputError("the archive is damaged (a member has a negative or impossible size): copy or pack it again")
+    if info.size < 0 or archive.offset < info.offset_data:
+        raise InputError("the archive is damaged (a member has a negative size): copy or pack it again")
     if not _is_ascending(info.sparse):  # type: ignore[arg-type]  # typeshed says bytes
         raise InputError("the archive is damaged (the parts of a sparse file have no order): copy or pack it again")
     return info

@@ -254,10 +254,10 @@ def test_a_node_without_the_filter_is_reported(ray: Any, tmp_path: Path) -> None
 def test_what_failed_is_tried_again_on_request(ray: Any, tmp_path: Path) -> None:
     write_views(tmp_path / "in", ["a.dcm", "b.dcm", "fails.dcm"])
     (tmp_path / "in/fails_too.dcm").write_bytes((tmp_path / "in/fails.dcm").read_bytes())
-    (tmp_path / "in/broken").touch()
+    (tmp_path / "in/broken.txt").touch()
     plan = plan_of(tmp_path / "in", tmp_path / "out", opener=BadOpener(tmp_path / "in"))
     assert Driver(ray, plan).run() == {"done": 2, "failed": 1, "duplicate": 1}
-    (tmp_path / "in/broken").unlink()
+    (tmp_path / "in/broken.txt").unlink()
     assert Driver(ray, plan).run() == {"kept": 4}
     assert Driver(ray, replace(plan, retry_failed=True)).run() == {"kept": 3, "done": 1}
     assert Counter(outcomes_in(tmp_path / "out").values()) == {"done": 3, "duplicate": 1}
@@ -267,12 +267,12 @@ def test_what_failed_is_tried_again_on_request(ray: Any, tmp_path: Path) -> None
 def test_a_source_that_goes_away_ends_the_run_and_the_next_completes_it(ray: Any, tmp_path: Path) -> None:
     names = [f"a{n}.dcm" for n in range(8)]
     write_views(tmp_path / "in", names)
-    (tmp_path / "in/unmounted").write_text("a4.dcm")
+    (tmp_path / "in/unmounted.txt").write_text("a4.dcm")
     plan = plan_of(tmp_path / "in", tmp_path / "out", source=BadSource(tmp_path / "in"))
     with pytest.raises(SourceUnavailable, match="unmounted"):
         Driver(ray, plan).run()
     assert outcomes_in(tmp_path / "out") == dict.fromkeys(names[:5], "done")
-    (tmp_path / "in/unmounted").unlink()
+    (tmp_path / "in/unmounted.txt").unlink()
     Driver(ray, plan).run()
     assert outcomes_in(tmp_path / "out") == dict.fromkeys(names, "done")
 
@@ -324,19 +324,19 @@ def test_an_image_whose_files_are_written_later_keeps_its_entry(ray: Any, tmp_pa
 def test_a_result_stays_where_its_files_cannot_be_made(ray: Any, tmp_path: Path) -> None:
     """A failure, or a file that went away, takes the place of no result; a later run tries again."""
     write_views(tmp_path / "in", ["a.dcm", "fails.dcm", "gone.dcm"])
-    (tmp_path / "in/here").touch()
+    (tmp_path / "in/here.txt").touch()
     made = {"source": BadSource(tmp_path / "in"), "opener": BadOpener(tmp_path / "in")}
     plain = plan_of(tmp_path / "in", tmp_path / "out", **made)
     assert Driver(ray, plain).run() == {"done": 3}
     before = {row["instance"]: row["y_global_benign"] for row in rows(tmp_path / "out", "views")}
-    (tmp_path / "in/broken").touch()
-    (tmp_path / "in/here").unlink()
+    (tmp_path / "in/broken.txt").touch()
+    (tmp_path / "in/here.txt").unlink()
     plan = replace(plain, write=frozenset({"npz"}))
     assert Driver(ray, plan).run() == {"done": 1, "failed": 1, "unreadable": 1}
     assert set(outcomes_in(tmp_path / "out").values()) == {"done"}
     assert {row["instance"]: row["y_global_benign"] for row in rows(tmp_path / "out", "views")} == before
-    (tmp_path / "in/broken").unlink()
-    (tmp_path / "in/here").touch()
+    (tmp_path / "in/broken.txt").unlink()
+    (tmp_path / "in/here.txt").touch()
     assert Driver(ray, plan).run() == {"kept": 1, "done": 2}
 
 
