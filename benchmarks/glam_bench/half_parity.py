@@ -31,7 +31,7 @@ from glam_deploy.input_files import find_inputs
 from glam_deploy.installation import require
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.preprocess import from_standardized, prepare
-from glam_deploy.reading import read
+from glam_deploy.reading import in_file, read
 from glam_deploy.records import NetworkInput, Source
 
 RESULTS = Path("half_parity.json")
@@ -77,7 +77,8 @@ def _halves(bundle: Bundle) -> list[Precision]:
 def _view(path: Path, options: argparse.Namespace) -> NetworkInput:
     if options.standardized:
         return from_standardized(np.load(path), source=Source(name=path.name, kind="npy"))
-    return prepare(read(path, view=options.view))
+    with in_file(path):
+        return prepare(read(path, view=options.view))
 
 
 def _line(k: str, precision: str, found: Mapping[str, Any]) -> str:
