@@ -1,7 +1,25 @@
 """Files and folders that are complete under their name, or absent, also after a loss of power."""
 
 import os
+import secrets
 from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is complete under its name, or absent; an earlier one then stays. Raises OSError.
+
+    What is written to a device, a pipe or a link, such as /dev/stdout, goes there, and may be incomplete. Not
+    synchronized: for results that a command can make again after a loss of power.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(content)
+        return
+    draft = path.with_name(f".{secrets.token_hex(12)}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def move_into_place(part: Path, target: Path) -> None:

@@ -336,6 +336,7 @@ _WRITE_REMEDIES: Mapping[int, str] = MappingProxyType(
         errno.EPERM: "give this user the right to write there",
         errno.EEXIST: _NO_FOLDER,
         errno.ENOTDIR: _NO_FOLDER,
+        errno.ENOENT: "check that the folders above it, and the current folder, exist",
         errno.EXDEV: _MOUNTED,
         errno.EBUSY: _MOUNTED,
     }

@@ -100,6 +100,14 @@ def require_linux(user: str, remedy: str | None = None) -> None:
     raise UsageError(f"{user} needs Linux, and this system is {system}: {remedy or linux}")
 
 
+def require_current_folder() -> None:
+    """Raises UsageError if the current folder was deleted: relative paths, and some libraries, then cannot work."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError as error:
+        raise UsageError("the current folder does not exist any more: change to another one with cd") from error
+
+
 def refusal(error: ModuleNotFoundError, *, user: str = "this") -> BackendUnavailable | None:
     """BackendUnavailable for an import that failed because an extra is not installed; None for every other cause.
 

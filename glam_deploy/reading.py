@@ -37,6 +37,15 @@ class Content:
     data: bytes | bytearray
 
 
+@contextmanager
+def in_file(path: Path) -> Iterator[None]:
+    """Context that puts `path` before the message of an InputError, for a caller that reads several files."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{path}: {error.args[0]}", *error.remedies) from error
+
+
 def is_source(value: object) -> bool:
     """Whether the type of `value` is one that `read` accepts."""
     return (

@@ -1,4 +1,4 @@
-"""Nothing is imported from the current folder, by no program and by no process that one starts."""
+"""Nothing is imported from the current folder, by no program and by no process that one starts. One that is gone."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import PATHS, ROOT
+from support.commands import PATHS, PLAIN, ROOT
 from support.hostile import WORDS, hostile
 from support.material import material
 
@@ -74,3 +74,35 @@ def test_every_python_process_is_started_in_one_way() -> None:
         path.relative_to(ROOT).as_posix() for path in PROGRAMS if re.search(r"\bsys\.executable\b", path.read_text())
     }
     assert having == {"glam_deploy/processes.py", "glam_deploy/installation.py"}
+
+
+GONE = "import os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); " + PLAIN
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "init new --acknowledge-license --pacs PACS@127.0.0.1:104 --user root",
+        "triton --bundle {bundle} --out models",
+        "verify --bundle {bundle} --engine torch",
+        "demo --out {out}",
+        "export --weights {bundle}/checkpoint.safetensors --out {out}",
+    ],
+)
+def test_a_current_folder_that_was_deleted(tmp_path: Path, words: dict[str, Path], command: str) -> None:
+    done = run(tmp_path, "-c", GONE, *command.format(**words, out=tmp_path / "out").split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "glam-deploy: the current folder does not exist any more: change to another one with cd\n"
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_command_that_does_not_need_the_current_folder(tmp_path: Path, words: dict[str, Path]) -> None:
+    done = run(tmp_path, "-c", GONE, *"run {png} --bundle {bundle} --out {out}".format(**words, out=tmp_path).split())
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["run {png} --bundle {bundle} --out here", "evaluate --predictions none.csv"])
+def test_a_result_in_a_folder_that_was_deleted(tmp_path: Path, words: dict[str, Path], command: str) -> None:
+    done = run(tmp_path, "-c", GONE, *command.format(**words).split())
+    assert done.returncode == 2
+    assert "the current folder" in done.stderr and "disk space" not in done.stderr

@@ -24,13 +24,14 @@ from glam_bench.parity import case, summary
 from glam_deploy.agreement.answers import answer
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.cli import main as command_line
+from glam_deploy.durable import write_whole
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.input_files import find_inputs
 from glam_deploy.installation import require
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.preprocess import from_standardized, prepare
-from glam_deploy.reading import read
+from glam_deploy.reading import in_file, read
 from glam_deploy.records import NetworkInput, Source
 
 RESULTS = Path("half_parity.json")
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
     known[options.name] = {"machine": machine.facts(), "weights": bundle.manifest.checkpoint.sha256, **rows}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(known, indent=2) + "\n", "utf-8")
+    write_whole(options.out, f"{json.dumps(known, indent=2)}\n".encode())
     for k, row in rows.items():
         sys.stdout.writelines(_line(k, precision, found) for precision, found in row.items())
 
@@ -76,7 +77,8 @@ def _halves(bundle: Bundle) -> list[Precision]:
 def _view(path: Path, options: argparse.Namespace) -> NetworkInput:
     if options.standardized:
         return from_standardized(np.load(path), source=Source(name=path.name, kind="npy"))
-    return prepare(read(path, view=options.view))
+    with in_file(path):
+        return prepare(read(path, view=options.view))
 
 
 def _line(k: str, precision: str, found: Mapping[str, Any]) -> str:

@@ -52,12 +52,13 @@ def demo_exam(folder: Path, views: int = 4) -> list[Path]:
 
 def standardized(paths: Sequence[Path], folder: Path) -> list[Path]:
     """Write the network's input of each view, float32 [2944, 1920], as an npy file. Raises what `read` raises."""
-    from glam_deploy.reading import read  # packages that a machine for `gpu_check` may lack
+    from glam_deploy.reading import in_file, read  # packages that a machine for `gpu_check` may lack
 
     made = []
     for number, path in enumerate(paths):
         made.append(folder / f"{number}_{path.stem}.npy")
-        np.save(made[-1], prepare(read(path)).image)
+        with in_file(path):
+            np.save(made[-1], prepare(read(path)).image)
     return made
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from glam_deploy.durable import write_whole
+
 SCHEMA_VERSION = 1
 
 
@@ -82,12 +84,7 @@ class Record:
 def write_json(path: Path, content: object) -> None:
     """Replace a JSON file as a whole, so that no reader finds half of it. Raises ValueError for NaN and infinity."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, f"{json.dumps(content, indent=1, allow_nan=False)}\n".encode())
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, Generic, Self, TypeVar, get_args, get_origin, get_type_h
 
 from glam_bench.record import Record
 from glam_bench.worker import Start, Tell, TimedOut, Worker, WorkerEnded
+from glam_deploy.durable import write_whole
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, GlamError
 from glam_deploy.installation import refusal
 
@@ -123,7 +124,7 @@ class Context(Generic[O]):
     def keep(self, name: str, text: str) -> str:
         """Write a text file beside the record; returns its name, which begins with that of the record."""
         path = self.record.path.with_name(f"{self.record.path.stem}-{name}")
-        path.write_text(text, "utf-8")
+        write_whole(path, text.encode())
         return path.name
 
 

@@ -33,6 +33,7 @@ from glam_deploy.cli.options import (
     view_option,
 )
 from glam_deploy.cli.sign import remark_on_signature
+from glam_deploy.durable import write_whole
 from glam_deploy.engines.admission import REFERENCES, newest_gate
 from glam_deploy.errors import BackendRunError, Caller, InputError, NotForThisNetwork, UsageError, disk_reason
 from glam_deploy.gate.metrics import trial_metrics
@@ -229,11 +230,11 @@ def _write(out: Path, gate: GateEntry, found: Outcomes) -> None:
     out.mkdir(exist_ok=True)
     rows = [trial.to_json() for trial in found.trials]
     content = {"schema": SCHEMA_VERSION, "gate": to_json(gate), "images": rows, "left_out": found.left_out}
-    (out / "gate.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+    write_whole(out / "gate.json", f"{json.dumps(content, indent=1, allow_nan=False)}\n".encode())
     place = out / "worst"
     place.mkdir(exist_ok=True)
     for old in place.glob("[0-9][0-9]_*.png"):
         old.unlink()
     for number, examined in enumerate(found.worst, start=1):
         stem = Path(examined.trial.image).stem
-        (place / f"{number:02}_{stem}.png").write_bytes(to_png(picture(examined)))
+        write_whole(place / f"{number:02}_{stem}.png", to_png(picture(examined)))

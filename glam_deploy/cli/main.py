@@ -19,8 +19,8 @@ import click
 
 from glam_deploy import __version__
 from glam_deploy.cli.standard_streams import StandardStreams
-from glam_deploy.errors import Caller, GlamError
-from glam_deploy.installation import documentation, refusal, require_linux
+from glam_deploy.errors import Caller, GlamError, UsageError
+from glam_deploy.installation import documentation, refusal, require_current_folder, require_linux
 from glam_deploy.memory import too_little_memory
 
 COMMANDS = {
@@ -235,9 +235,7 @@ def _print_error(error: BaseException) -> int | None:
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
-    if isinstance(error, ModuleNotFoundError):
-        error = refusal(error) or error
-    error = too_little_memory(error) or error
+    error = _as_ours(error)
     if isinstance(error, GlamError):
         from glam_deploy.cli.console import printable
 
@@ -245,3 +243,15 @@ def _print_error(error: BaseException) -> int | None:
         click.echo("\n".join(map(printable, message.split("\n"))), err=True)
         return error.exit_code
     return None
+
+
+def _as_ours(error: BaseException) -> BaseException:
+    """The error with a message for one by which Python or a library says what this machine lacks; else `error`."""
+    if isinstance(error, ModuleNotFoundError):
+        return refusal(error) or error
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # as from os.getcwd
+        try:
+            require_current_folder()
+        except UsageError as gone:
+            return gone
+    return too_little_memory(error) or error

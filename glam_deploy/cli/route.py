@@ -22,8 +22,12 @@ def command(files: tuple[Path, ...], config_path: Path, calling_ae: str) -> None
     config = read_config(config_path)
     from glam_deploy.appliance.config.routes import first_match
     from glam_deploy.appliance.work.routing import origin_of_file
+    from glam_deploy.reading import in_file
 
-    origins = [origin_of_file(path, calling_ae) for path in files]
+    origins = []
+    for path in files:
+        with in_file(path):
+            origins.append(origin_of_file(path, calling_ae))
     for path, origin in zip(files, origins, strict=True):
         facts = {"calling AE": origin.calling_ae, "station": origin.station, "institution": origin.institution,
                  "modality": origin.modality, "view": origin.view}  # fmt: skip

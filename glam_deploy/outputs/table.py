@@ -6,12 +6,12 @@ so that missing lines can be restored. exams.csv is made from the lines of resul
 
 import csv
 import io
-import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
 
+from glam_deploy.durable import write_whole
 from glam_deploy.errors import UsageError
 from glam_deploy.exams import WRONG, ExamScores, ViewScores, any_group, made_by, score_exams
 from glam_deploy.outputs.report import Report, shortest
@@ -310,9 +310,4 @@ def _cell(line: str, column: str) -> str:
 
 
 def _replace(path: Path, lines: Iterable[str], columns: Sequence[str] = COLUMNS) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text("".join([csv_line(columns), *lines]), "utf-8", newline="")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, "".join([csv_line(columns), *lines]).encode())

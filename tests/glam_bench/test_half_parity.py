@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from support.bundles import fill
 
-from glam_bench import half_parity
+from glam_bench import half_parity, images
 from glam_deploy.bundle import Bundle
+from glam_deploy.cli.main import status_of
+from glam_deploy.errors import InputError
 from glam_deploy.networks import GLAM
 from glam_deploy.records import NetworkInput
 
@@ -44,3 +46,13 @@ def test_rows_are_kept_by_name_and_told(
     assert rows["second"]["k=1"]["fp16"]["cases"] == ["view.npy"]
     assert rows["second"].keys() == {"machine", "weights", "k=1"}
     assert "k=3 fp16: same patches 3 of 1, worst Dice benign 0.8750, malignant -\n" in capsys.readouterr().out
+
+
+def test_an_image_that_cannot_be_used_is_named(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.dcm").touch()
+    assert status_of(lambda: half_parity.main(["first", str(tmp_path / "empty.dcm"), *arguments[2:]])) == 1
+    assert capsys.readouterr().err.startswith(f"glam-deploy: {tmp_path / 'empty.dcm'}: the file is empty")
+    with pytest.raises(InputError, match=r"empty\.dcm: the file is empty"):
+        images.standardized([tmp_path / "empty.dcm"], tmp_path)

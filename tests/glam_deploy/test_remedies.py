@@ -13,7 +13,7 @@ from glam_deploy.dicom.received import examine
 from glam_deploy.errors import WORDING, Caller, GlamError, InputError, Remedy
 from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import place
-from glam_deploy.reading import read
+from glam_deploy.reading import in_file, read
 from glam_deploy.records import VIEW_NAMES, Mammogram, View
 from glam_export.precision.calibration import images_in
 
@@ -87,6 +87,17 @@ def test_a_calibration_is_told_the_file_and_its_own_remedy(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"image\.npy: .*write it into the name") as caught:
         images_in(tmp_path)
     assert "--view" not in str(caught.value)
+
+
+def test_the_name_of_a_file_leaves_type_and_remedies(tmp_path: Path) -> None:
+    with (tmp_path / "image.npy").open("wb") as file:
+        np.save(file, np.ones((500, 400), np.uint16))
+    with pytest.raises(InputError) as plain:
+        read(tmp_path / "image.npy")
+    with pytest.raises(type(plain.value)) as named, in_file(tmp_path / "image.npy"):
+        read(tmp_path / "image.npy")
+    for caller in Caller:
+        assert named.value.message_for(caller) == f"{tmp_path / 'image.npy'}: {plain.value.message_for(caller)}"
 
 
 def standardized() -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from glam_deploy.durable import write_whole
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs.table import csv_line
 from glam_deploy.regular import open_regular
@@ -130,4 +131,4 @@ def _text(path: Path) -> str:
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table. Text is quoted and never a formula of a spreadsheet; None is an empty cell."""
     lines = (csv_line("" if cell is None else cell for cell in row) for row in (columns, *rows))
-    path.write_text("".join(lines), "utf-8", newline="")
+    write_whole(path, "".join(lines).encode())

@@ -17,6 +17,7 @@ from glam_bench.evaluation.records import Evaluation, LeftOut, ModelFacts, Model
 from glam_bench.evaluation.run import Model, Runner
 from glam_bench.evaluation.store import ImageRun
 from glam_bench.evaluation.units import Scored, label_of, unit_key
+from glam_deploy.durable import write_whole
 from glam_deploy.errors import UsageError, counted
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import final_score
@@ -169,7 +170,7 @@ def write(folder: Path, found: Evaluation, labelled: LabelledSet, models: Sequen
     """Write evaluation.json, metrics.csv, images.csv and a file of predictions for each network; returns the paths."""
     content = json.dumps(to_json(found), indent=1, allow_nan=False)
     paths = written(folder, [model.facts.name for model in models])
-    (folder / JSON).write_text(content + "\n", "utf-8")
+    write_whole(folder / JSON, f"{content}\n".encode())
     tables.write_metrics(folder / tables.METRICS, found)
     tables.write_images(
         folder / tables.IMAGES, labelled, {model.facts.name: model.runs for model in models if model.runs}, found

@@ -15,6 +15,7 @@ from glam_bench.report.html import Section, figure, paragraph, table
 from glam_bench.report.markup import Child, Markup, tag
 from glam_bench.report.page import document
 from glam_bench.report.pictures import data_uri
+from glam_deploy.durable import write_whole
 from glam_deploy.errors import counted
 
 PAGE = "evaluation.html"
@@ -40,7 +41,7 @@ def write(path: Path, found: Evaluation, pictures: Pictures) -> None:
         _left_out(found),
     ]
     shown = [section for section in sections if section is not None]
-    path.write_text(document(f"glam-deploy evaluate: {found.name}", _top(found), shown), "utf-8")
+    write_whole(path, document(f"glam-deploy evaluate: {found.name}", _top(found), shown).encode())
 
 
 def _top(found: Evaluation) -> list[Child]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from glam_bench.evaluation.labelled import LabelledImage, Mask
 from glam_bench.evaluation.overlap import maps_of
+from glam_deploy.durable import write_whole
 from glam_deploy.outputs.overlay import PERCENTILES, to_png, window
 from glam_deploy.outputs.panel import COLOURS, Picture, tint
 from glam_deploy.preprocess import map_to_network
@@ -75,9 +76,9 @@ class Pictures:
         grey = _grey(result.network_input.image)
         *_, maps = maps_of(result).values()
         saliency = np.stack([cv2.resize(one, SHAPE[::-1], interpolation=cv2.INTER_NEAREST) for one in maps])
-        self.of(model, image.name).write_bytes(to_png(tint(grey, saliency)))
+        write_whole(self.of(model, image.name), to_png(tint(grey, saliency)))
         placed = {label: map_to_network(result.input.placement, mask) for label, mask in masks.items()}
-        self.input(image.name).write_bytes(to_png(_outlined(grey, placed)))
+        write_whole(self.input(image.name), to_png(_outlined(grey, placed)))
 
 
 def choose(images: Sequence[LabelledImage]) -> tuple[str, ...]:

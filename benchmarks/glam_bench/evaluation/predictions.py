@@ -17,6 +17,7 @@ from glam_bench.evaluation.csv_tables import Row, read_rows
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
 from glam_bench.evaluation.plain_list import CLASSES, label_in
 from glam_deploy.decimals import decimal
+from glam_deploy.durable import write_whole
 from glam_deploy.errors import UsageError, counted
 from glam_deploy.input_files import SUFFIXES
 from glam_deploy.outputs.table import harmless
@@ -160,7 +161,7 @@ def write_predictions(
             short = image_index(image.name)
             index = short if count[short] == 1 else image.name
             writer.writerow(_cells(harmless(index), found, labels[image.name]))
-    path.write_text(stream.getvalue(), "utf-8", newline="")
+    write_whole(path, stream.getvalue().encode())
 
 
 def _cells(index: str, scores: Mapping[str, float], labels: Labels) -> Iterable[str]:

@@ -14,7 +14,7 @@ from glam_deploy.engines.base import Stopwatch
 from glam_deploy.errors import BackendRunError, counted
 from glam_deploy.outputs.writer import OutputOptions, unique_stems, write_result
 from glam_deploy.preprocess import prepare
-from glam_deploy.reading import read
+from glam_deploy.reading import in_file, read
 from glam_deploy.runtime.pipeline import Pipeline
 
 STEPS = ("decode", "preprocess", "network", "output")
@@ -40,10 +40,11 @@ def run(context: BenchContext) -> None:
 def _steps(pipeline: Pipeline, path: Path, out: Path) -> dict[str, float]:
     """Milliseconds of each step of one file."""
     clock = Stopwatch()
-    with clock("decode"):
-        mammogram = read(path)
-    with clock("preprocess"):
-        prepared = prepare(mammogram)
+    with in_file(path):
+        with clock("decode"):
+            mammogram = read(path)
+        with clock("preprocess"):
+            prepared = prepare(mammogram)
     with clock("network"):
         result = pipeline(prepared)
     with clock("output"):

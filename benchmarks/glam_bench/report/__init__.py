@@ -11,6 +11,7 @@ from glam_bench.report.page import page
 from glam_bench.report.plots import ladder
 from glam_bench.report.sections import sections
 from glam_bench.schema import Results
+from glam_deploy.durable import write_whole
 from glam_deploy.errors import UsageError
 
 LADDER_WIDTH = 760.0
@@ -24,7 +25,7 @@ def write(results: Results, path: Path, *, gates: Sequence[Path] = ()) -> None:
     UsageError where a gate's folder cannot be read or a figure is not finite, OSError as the file system does.
     """
     _require_finite(results)
-    path.write_text(page(results, sections(results, gates)), "utf-8")
+    write_whole(path, page(results, sections(results, gates)).encode())
 
 
 def check_gates(folders: Sequence[Path]) -> None:
@@ -35,7 +36,7 @@ def check_gates(folders: Sequence[Path]) -> None:
 
 def write_ladder_svg(results: Results, path: Path) -> None:
     """Write `ladder_svg`."""
-    path.write_text(ladder_svg(results), "utf-8")
+    write_whole(path, ladder_svg(results).encode())
 
 
 def ladder_svg(results: Results, width: float = LADDER_WIDTH) -> str:

@@ -9,6 +9,7 @@ from safetensors.torch import save
 
 from glam_deploy.agreement.metrics import dice
 from glam_deploy.dicom.mammography import Exam, write_view
+from glam_deploy.durable import write_whole
 from glam_deploy.networks import NETWORKS
 from glam_deploy.records import Box
 from glam_deploy.runtime.result import Result
@@ -37,7 +38,7 @@ def write_checkpoint(path: Path, network: str) -> None:
     """The demo weights of a network as safetensors; of several with the name `network` the first of NETWORKS."""
     spec = next(spec for spec in NETWORKS if spec.name == network)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(save(demo_state_dict(network=spec)))
+    write_whole(path, save(demo_state_dict(network=spec)))
 
 
 def write_exam(folder: Path, masks: Path, seed: int) -> dict[Path, PhantomView]:
@@ -50,7 +51,8 @@ def write_exam(folder: Path, masks: Path, seed: int) -> dict[Path, PhantomView]:
     views = {folder / f"{view.view}.dcm": view for view in phantom_exam(seed)}
     for path, view in views.items():
         write_view(path, view.pixels, view=view.view, exam=Exam(seed=f"demo {seed}"))
-        cv2.imwrite(str(masks / f"{view.view}.png"), view.mask * MASK_VALUES[0])
+        outline = cv2.imencode(".png", view.mask * MASK_VALUES[0])[1]
+        write_whole(masks / f"{view.view}.png", bytes(outline))
     return views
 
 

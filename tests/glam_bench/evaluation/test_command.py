@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.commands import start_process
 from support.evaluation import FOUR, SPOT, result, run_evaluate, write_exams, write_list
+from support.full_disk import largest_file
 from support.tiny_bundle import write_tiny_bundle
 
 import glam_deploy
@@ -48,6 +49,25 @@ def test_four_predictions_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[
     one = result(tmp_path / "out")
     assert one.remarks == ("The labels are those of four.csv.",)
     assert (one.label_level, one.images, one.exams, one.positive) == ("breast", 4, 3, {"benign": 1, "malignant": 2})
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.iterdir()}
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "four.csv").write_text(FOUR)
+    words = ("--predictions", tmp_path / "four.csv", "--out")
+    run_evaluate(capsys, *words, tmp_path / "whole")
+    whole = sizes(tmp_path / "whole")
+    assert len(whole) == 5
+    for name, size in whole.items():
+        out = tmp_path / f"without {name}"
+        with largest_file(size - 1):
+            said = run_evaluate(capsys, *words, out)
+        assert (said.code, said.err.count("\n")) == (2, 1) and "File too large" in said.err
+        assert sizes(out).items() <= whole.items()
+        assert name not in sizes(out)
 
 
 def test_predictions_that_were_written_are_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,8 @@ def test_route_shows_the_rule_and_the_targets(cli: Cli, tmp_path: Path) -> None:
         "route 1 (calling_ae MAMMO1 or MAMMO2, view R-MLO): results go to work"
     )
     assert told(plain)[-1] == "no route applies: results go to pacs, work"
-    missing = cli("route", "--config", tmp_path / "glam.toml", tmp_path / "none.dcm")
-    assert missing.code == 1
-    assert "cannot be opened" in missing.err
+    (tmp_path / "empty.dcm").touch()
+    for name, why in (("none.dcm", "the file cannot be opened"), ("empty.dcm", "not a readable DICOM file")):
+        wrong = cli("route", "--config", tmp_path / "glam.toml", south, tmp_path / name)
+        assert (wrong.code, wrong.out) == (1, "")
+        assert wrong.err.startswith(f"glam-deploy: {tmp_path / name}: {why}")

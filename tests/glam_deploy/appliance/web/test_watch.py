@@ -70,8 +70,14 @@ def test_a_disk_under_its_reserve(empty: Appliance, monkeypatch: pytest.MonkeyPa
     assert ready(empty) == (503, ["the free space of the data folder's disk is unknown"])
 
 
-@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"no database" * 1000), lambda path: path.unlink()])
-def test_a_database_that_is_lost(empty: Appliance, spoil: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda path: path.write_bytes(b"no database" * 1000), "the database cannot be read (file is not a database)"),
+        (lambda path: path.unlink(), "state.db cannot be read as the appliance's state (unable to open database file)"),
+    ],
+)
+def test_a_database_that_is_lost(empty: Appliance, spoil: Callable[..., None], told: str) -> None:
     empty.beat()
     empty.connection.close()
     empty.context.ingest.close()
@@ -79,7 +85,7 @@ def test_a_database_that_is_lost(empty: Appliance, spoil: Callable[..., None]) -
         spoil(path)
     status, reasons = ready(empty)
     assert (status, len(reasons)) == (503, 1)
-    assert reasons[0].startswith("the database cannot be read")
+    assert told in reasons[0]
     assert empty.visitor().get("/").status_code == 500
 
 
