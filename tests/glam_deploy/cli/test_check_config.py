@@ -358,7 +358,7 @@ def test_file_that_is_no_configuration(cli: Cli, tmp_path: Path, text: str | Non
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
     said = cli("check-config", "--config", path)
     assert said.code == 2
-    assert told in said.err and f"the configuration {path} " in said.err
+    assert told in said.err and f"the configuration {path} " in said.err and "Traceback" not in said.err
 
 
 def test_a_file_of_windows(cli: Cli, tmp_path: Path) -> None:
@@ -398,11 +398,3 @@ def test_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     command = ["systemd-analyze", "verify", tmp_path / UNIT.name]
     told = subprocess.run(command, check=False, capture_output=True, text=True).stderr
     assert [line for line in told.splitlines() if UNIT.name in line] == []
-
-
-@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "1" * 5000, f"{'.'.join(['a'] * 20_000)} = 1"])
-def test_toml_that_the_library_cannot_take_is_a_message(cli: Cli, tmp_path: Path, text: str) -> None:
-    path = tmp_path / "glam.toml"
-    path.write_text(text)
-    said = cli("check-config", "--config", path)
-    assert (said.code, f"the configuration {path} is" in said.err, "Traceback" in said.err) == (2, True, False)
