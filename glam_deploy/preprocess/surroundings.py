@@ -210,8 +210,8 @@ def graded_layer(sampled: Sampled) -> tuple[Layer, Rest] | None:
         near = away <= width
     if width > GRADED * sampled.level:
         return None
-    margin = 3 * max(width, GRADED * sampled.level)
-    return layer(sampled, where), _rest(sampled, sampled.inside & (np.abs(smooth - terms @ plane) > margin))
+    differs = np.abs(smooth - terms @ plane) > 3 * GRADED * sampled.level
+    return layer(sampled, where), _rest(sampled, sampled.inside & differs)
 
 
 def _along_outline(sampled: Sampled) -> Mask:

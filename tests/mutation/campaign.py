@@ -64,7 +64,7 @@ MODULES = {
     "prepare": _preprocess("prepare", "prepare"),
     "damage": _preprocess("damage", "damage_limits", "damage"),
     "diagnosis": _preprocess("diagnosis", "damage", "outline", "surroundings", "prepare"),
-    "surroundings": _preprocess("surroundings", "damage", "outline", "surroundings"),
+    "surroundings": _preprocess("surroundings", "surroundings_limits"),
     "patching": Module("glam_deploy/runtime/patching.py", ("tests/glam_deploy/runtime/test_patching.py",)),
     **{name: _agreement(name) for name in ("limits", "maps", "metrics", "summary")},
     "verdict": Module("glam_deploy/agreement/verdict.py", ("tests/glam_deploy/gate/test_metrics.py",)),

@@ -8,7 +8,7 @@ import pytest
 from glam_deploy.errors import InputError, Remedy
 from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import from_standardized, network_input, place, point_to_source, prepare
-from glam_deploy.preprocess.prepare import check_raw
+from glam_deploy.preprocess.prepare import check_pixels, check_raw
 from glam_deploy.records import Mammogram, Notice, Source, View
 
 from . import scenes, slow
@@ -72,6 +72,17 @@ def test_a_small_window_in_every_orientation(view, flip):
         assert pixels[point_to_source(placed.placement, tuple(at))] == window.max()
 
 
+@pytest.mark.parametrize("view", [View.L_CC, View.R_CC])
+def test_a_crop_ends_50_pixels_from_the_breast_or_at_the_edge(view):
+    """In the middle of a window of more rows."""
+    pixels = scenes.tissue(700, 340, reach=0.9, height=0.3)
+    top, left, bottom, right = slow.box_of(slow.breast_mask(pixels > 0, 100))
+    assert top > 50 and left == 0 and bottom < 650 and right > 290
+    placement = place(scenes.mammogram(pixels, view), network_shape=(600, 220)).placement
+    assert placement.crop_window == (top - 50, bottom + 50, 0, 340)
+    assert placement.row_shift == -((600 - (bottom - top + 100)) // 2)
+
+
 def crop_rows(sample):
     top, bottom, _, _ = prepare(sample).placement.crop_window
     return bottom - top
@@ -85,6 +96,7 @@ def test_type_and_memory_layout_do_not_matter(dtype):
     mirrored = prepare(Mammogram(pixels=pixels[:, ::-1], view=View.R_CC)).image
     np.testing.assert_array_equal(plain, strided)
     np.testing.assert_array_equal(plain, mirrored)
+    assert plain.dtype == np.float32
     assert plain.mean(dtype=np.float64) == pytest.approx(0, abs=1e-6)
     assert plain.std(dtype=np.float64) == pytest.approx(1, abs=1e-6)
 
@@ -236,10 +248,19 @@ def test_a_standardized_array_is_not_taken_for_raw(image, dtype, monkeypatch):
     assert caught.value.remedies == (Remedy.STANDARDIZED,)
 
 
+def nudged(image, at, by):
+    """float16, with one value changed by its last bit: so little that a mean in float16 does not show it."""
+    made = image.astype(np.float16)
+    made[at] += np.float16(by)
+    return made
+
+
 @pytest.mark.parametrize(
     "image",
     [
         SIGNS[:5],
+        nudged(SIGNS + 0.0625, (0, 1), 2**-11),
+        nudged(SIGNS * 1.0625, (0, 0), 2**-10),
         SIGNS.astype(np.int16),
         SIGNS + 0.0626,
         SIGNS - 0.0626,
@@ -259,6 +280,32 @@ def test_a_sparse_image_with_the_moments_of_a_standardized_one_is_raw():
     image[0, 0] = 100
     assert (round(image.mean(), 2), round(image.std(), 2)) == (0.01, 1.0)
     assert check_raw(image, (100, 100)) is None
+
+
+def test_a_standardized_array_is_refused_as_such_whatever_the_network():
+    image = np.tile(SIGNS, (50, 55)).astype(np.float32)
+    with pytest.raises(InputError, match="with mean 0 and standard deviation 1"):
+        place(Mammogram(pixels=image, view=View.L_CC), network_shape=SMALL)
+    with pytest.raises(InputError, match="with mean 0 and standard deviation 1"):
+        check_pixels(standard().astype(np.float32))
+
+
+PADDING = Source(name="a.dcm", kind="dicom", facts={"padding": "3 pixels of PixelPaddingValue 5 are background"})
+
+
+@pytest.mark.parametrize(
+    ("pixels", "why", "remedies"),
+    [
+        (scenes.tissue(240, 500), "remains after 100 erosions", ()),
+        (np.tile(SIGNS, (50, 55)).astype(np.float32), "with mean 0 and standard", (Remedy.STANDARDIZED,)),
+    ],
+)
+def test_padding_may_be_the_cause(pixels, why, remedies):
+    """Of what is found in the pixels and of what the search for the breast finds."""
+    told = "^3 pixels of PixelPaddingValue 5 are background: correct the tags if these are no padding. Without these"
+    with pytest.raises(InputError, match=f"{told} pixels: .*{why}") as caught:
+        place(Mammogram(pixels=pixels, view=View.L_CC, source=PADDING), network_shape=SMALL)
+    assert caught.value.remedies == remedies
 
 
 SOURCE = Source(name="array", kind="array")
