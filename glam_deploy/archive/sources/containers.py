@@ -158,6 +158,8 @@ def _in_one_tar(limited: "_Limited") -> Iterator[_Found]:
                 raise InputError(f"the archive has more than {_FREE} bytes of sparse files: it is no archive of images")
             if info.isreg():
                 yield info.name, info.size, _tar_opener(archive, info)
+            if archive.offset >= sys.maxsize:
+                raise InputError("the archive is damaged (a member has an impossible size): copy or pack it again")
         # tarfile takes a damaged or missing header for the end of the archive
         is_end = limited.tell() == archive.offset + tarfile.BLOCKSIZE
     if not is_end or not limited.last or limited.last.strip(b"\0"):
@@ -183,8 +185,6 @@ def _next(archive: tarfile.TarFile, limited: "_Limited") -> tarfile.TarInfo | No
     A header may state a negative size, in itself or in those that extend it, and Python follows it backwards without
     end (CVE-2025-8194). The map of a sparse file is searched from its beginning at each step against its order.
     """
-    if archive.offset >= sys.maxsize:
-        raise InputError("the archive is damaged (a member has an impossible size): copy or pack it again")
     with limited.header():
         info = archive.next()
     archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all of them

@@ -281,8 +281,8 @@ def test_sparse_files_are_bounded_in_all(tmp_path: Path) -> None:
 def test_an_impossible_size_is_damage_of_the_archive(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(pax("1.dcm", size="9" * 30) + dicom("1").ljust(512, b"\0") + END)
-    source, entries = listed(path)
-    assert "impossible size" in reason(source, entries[-1])
+    source, (member, archive) = listed(path)
+    assert reason(source, member) and "impossible size" in reason(source, archive)
 
 
 # kinds that are not opened
