@@ -12,6 +12,7 @@ import pytest
 from support.bundles import facts, fill, write_manifest
 from support.engines import FakeEngine, fake_engines, fake_identity, fill_with_golden, small_view
 
+from glam_deploy.agreement import golden
 from glam_deploy.agreement.golden import GOLDEN_FILE, check_golden, read_golden, write_golden
 from glam_deploy.agreement.metrics import Comparison
 from glam_deploy.bundle import Bundle, open_bundle
@@ -75,12 +76,15 @@ VAST = b"\x93NUMPY\1\0\x46\0{'descr': '<f4', 'fortran_order': False, 'shape': (1
         arrays(pixels=np.array([b"x"]), view=np.array("L-CC")),
         arrays(pixels=np.ones((9, 9), np.uint16), view=np.array("L-CC"), more=np.ones(1)),
         with_member("pixels.npy", VAST),
-        with_member("pixels.npy", bytes(900 << 20)),
+        with_member("pixels.npy", bytes(2 << 20)),
         with_member("view.npy", b"x"),
     ],
     ids=["empty", "foreign", "no pixels", "no view", "objects", "text", "more", "short", "bomb", "twice"],
 )
-def test_a_case_that_cannot_be_read_is_an_error_of_the_bundle(bundle: Bundle, content: bytes) -> None:
+def test_a_case_that_cannot_be_read_is_an_error_of_the_bundle(
+    bundle: Bundle, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden, "MAX_BYTES", 1 << 20)
     (bundle.folder / GOLDEN_FILE).write_bytes(content)
     write_manifest(bundle.folder, facts())
     with pytest.raises(BundleError, match=r"golden/case\.npz cannot be read \(.*\)\. Export the checkpoint again"):
