@@ -11,7 +11,7 @@ from typing import NoReturn
 from glam_deploy.errors import InputError, UsageError, unreadable
 from glam_deploy.images import image_files
 from glam_deploy.regular import open_regular
-from glam_deploy.signatures import HEAD, SIGNATURES, Kind, may_be_image
+from glam_deploy.signatures import HEAD, SIGNATURES, Kind, may_hold_image
 
 SUFFIXES = frozenset({*image_files.SUFFIXES, ".dcm", ".dicom"})
 """Suffixes of images in lower case; a file with one of them counts as an image, whatever its content."""
@@ -83,7 +83,7 @@ def has_image(name: PurePath, head: bytes) -> bool:
 
     `name`: of the file; `head`: its first `HEAD` bytes.
     """
-    return resembles_dicom(head) or (has_no_suffix(name) and may_be_image(head))
+    return resembles_dicom(head) or (has_no_suffix(name) and may_hold_image(head))
 
 
 def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:

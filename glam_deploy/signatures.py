@@ -116,7 +116,7 @@ _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\f\r\x1a\x1b")
 """Characters that a text in ASCII, UTF-8, Latin-1 or a national encoding does not have."""
 
 
-def may_be_image(head: bytes) -> bool:
+def may_hold_image(head: bytes) -> bool:
     """Whether a file of unknown name may be an image that is damaged, packed or of a format that is not read.
 
     `head`: `HEAD` bytes, or the whole file. False for text and for documents.

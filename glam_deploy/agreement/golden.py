@@ -1,7 +1,5 @@
 """The golden case of a bundle, and the graph of each stage, both against the reference on inputs of the pipeline."""
 
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from glam_deploy.agreement.answers import COMPARED, Answer, answer
 from glam_deploy.agreement.maps import compare_patches
 from glam_deploy.agreement.metrics import Comparison, compare
 from glam_deploy.bundle import Bundle
+from glam_deploy.bundle.npz import arrays_of
 from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.errors import BundleError
 from glam_deploy.networks import NetworkSpec, Stage
@@ -41,7 +40,7 @@ def write_golden(path: Path, mammogram: Mammogram, expected: Result) -> None:
 def read_golden(bundle: Bundle) -> tuple[Mammogram, Answer]:
     """The raw view of the golden case, and the reference's outputs for it. Raises BundleError if the file has none."""
     try:
-        case = _arrays(bundle.read(GOLDEN_FILE))
+        case = arrays_of(bundle.read(GOLDEN_FILE), names=("pixels", "view"), nbytes=MAX_BYTES, optional=COMPARED)
         source = Source(name="golden case", kind="array")
         view = Mammogram(pixels=case["pixels"], view=View(str(case["view"])), source=source)
         check_pixels(view.pixels)
@@ -53,19 +52,6 @@ def read_golden(bundle: Bundle) -> tuple[Mammogram, Answer]:
             "again."
         ) from error
     return view, {name: case[name] for name in COMPARED if name in case}
-
-
-def _arrays(content: bytes) -> dict[str, Any]:
-    """The arrays of an npz file; nothing is read from a file with other names or with more bytes than an image has."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = archive.infolist()
-    found = [member.filename.removesuffix(".npy") for member in members]
-    if len({*found}) < len(found) or not {*found} <= {"pixels", "view", *COMPARED}:
-        raise ValueError(f"its arrays are {', '.join(found)[:200]}; expected pixels, view and outputs, each once")
-    if (size := sum(member.file_size for member in members)) > MAX_BYTES:
-        raise ValueError(f"its arrays have {size} bytes, expected up to {MAX_BYTES}")
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return dict(file)
 
 
 def golden_patches(bundle: Bundle) -> int:

@@ -119,7 +119,7 @@ class DataFolder:
     def require_owner(self) -> None:
         """Raises UsageError if this user cannot use the folder: another one owns it, or no access to it is allowed.
 
-        The owner could not read files that this user writes. A folder that does not exist is nobody's.
+        The owner could not read files that this user writes. A folder that does not exist has no owner yet.
         """
         try:
             owner = self.root.stat().st_uid

@@ -36,11 +36,14 @@ from glam_deploy.unchanged import Snapshot
 class SourceFile:
     """A mammogram of the folder, as a DICOM file."""
 
-    path: Path
     sha256: str
     """Of the file; of all files where several contradict each other."""
     snapshot: Snapshot
     received: Received
+
+    @property
+    def path(self) -> Path:
+        return self.snapshot.path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +125,7 @@ class _FolderReader:
         except OSError as error:
             reason = f"the file cannot be read {unreadable(error)}"
             return _Unusable(status="failed", reason=reason)
-        return SourceFile(path=path, sha256=snapshot.sha256, snapshot=snapshot, received=received)
+        return SourceFile(sha256=snapshot.sha256, snapshot=snapshot, received=received)
 
     def _leave(self, path: Path, status: str, reason: str) -> None:
         self._unused.append(UnusedFile(file=self._name(path), status=status, reason=reason))
@@ -211,7 +214,6 @@ class _FolderReader:
             view = file.received.view if len(views) == 1 else None
             self._mammograms.append(
                 SourceFile(
-                    path=file.path,
                     sha256=digest(*(each.sha256 for each in versions)),
                     snapshot=file.snapshot,
                     received=replace(file.received, state="refused", view=view, reason=reason),

@@ -4,9 +4,7 @@
 GPU engines. Engines for CPUs run the fusion graph.
 """
 
-import io
-import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy.bundle import FUSION_WEIGHTS_FILE, Bundle, graph_file
+from glam_deploy.bundle.npz import arrays_of
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions
 from glam_deploy.errors import BundleError
 from glam_deploy.networks import NetworkSpec
@@ -23,8 +22,6 @@ Weights = Mapping[str, Float32]
 """State-dict key -> weight, with the keys and shapes of `NetworkSpec.fusion_weights`."""
 Float64 = NDArray[np.float64]
 
-_NPY_HEADER = 256
-"""Largest size in bytes of the header of an array in an npz file."""
 _CLOSE = 1e-4
 """Largest difference between the scores of the head and those of the graph, which computes in float32."""
 
@@ -39,7 +36,7 @@ def read_fusion_weights(bundle: Bundle) -> Weights | None:
         return None
     shapes, content = bundle.network.fusion_weights, bundle.read(FUSION_WEIGHTS_FILE)
     try:
-        weights = _arrays(content, names=shapes.keys(), nbytes=4 * sum(map(prod, shapes.values())))
+        weights = arrays_of(content, names=shapes.keys(), nbytes=4 * sum(map(prod, shapes.values())))
     except Exception as error:  # zipfile and numpy raise many kinds for a damaged or hostile file
         raise BundleError(
             f"{bundle.folder}: {FUSION_WEIGHTS_FILE} cannot be read ({type(error).__name__}: {error}). Export the "
@@ -52,22 +49,6 @@ def read_fusion_weights(bundle: Bundle) -> Weights | None:
             f"network: {_described(shapes)}. Export the checkpoint again."
         )
     return weights
-
-
-def _arrays(content: bytes, *, names: Collection[str], nbytes: int) -> Weights:
-    """The arrays of an npz file; nothing is read from a file with other names or with more bytes."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = archive.infolist()
-        found = sorted(member.filename.removesuffix(".npy") for member in members)
-        if found != sorted(names):
-            raise ValueError(f"its arrays are {', '.join(found)[:200] or 'none'}; expected {', '.join(sorted(names))}")
-        if (size := sum(member.file_size for member in members)) > nbytes + _NPY_HEADER * len(members):
-            raise ValueError(f"its arrays have {size} bytes; expected {nbytes}")
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        arrays = dict(file)
-    if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-        raise ValueError(f"{', '.join(other)}: no array; expected one")
-    return arrays
 
 
 def _described(shapes: Mapping[str, tuple[int, ...]]) -> str:

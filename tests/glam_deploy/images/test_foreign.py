@@ -27,7 +27,7 @@ from glam_deploy.images import foreign, image_files
 from glam_deploy.input_files import find_inputs
 from glam_deploy.reading import read
 from glam_deploy.records import View
-from glam_deploy.signatures import SIGNATURES, Kind, may_be_image
+from glam_deploy.signatures import SIGNATURES, Kind, may_hold_image
 from glam_export.checkpoint import foreign as checkpoints
 
 GREY = breast(View.L_CC, bits=8)
@@ -140,9 +140,9 @@ def test_what_is_not_known_is_given_no_name(start: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_but_documents_may_be_images(tmp_path: Path, kind: str) -> None:
+def test_all_but_documents_may_hold_images(tmp_path: Path, kind: str) -> None:
     content = KINDS[kind][0](tmp_path / "L-CC")
-    assert may_be_image(content[: foreign.HEAD]) == (kind not in {"pdf", "json", "html", "xml", "pickle"})
+    assert may_hold_image(content[: foreign.HEAD]) == (kind not in {"pdf", "json", "html", "xml", "pickle"})
 
 
 GERMAN = "Für den Betrachter: Röntgenbilder liegen in \tDICOM.\r\n"
@@ -150,13 +150,13 @@ GERMAN = "Für den Betrachter: Röntgenbilder liegen in \tDICOM.\r\n"
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "cp437"])
 def test_a_text_is_no_image(encoding: str) -> None:
-    assert not may_be_image(GERMAN.encode(encoding))
-    assert not may_be_image("日本語".encode("iso2022_jp")), "with escape sequences"
+    assert not may_hold_image(GERMAN.encode(encoding))
+    assert not may_hold_image("日本語".encode("iso2022_jp")), "with escape sequences"
 
 
 @pytest.mark.parametrize("content", [bytes(512), b"\xff" * 511 + b"\0", bytes(range(256)) * 2, b"\x7fELF\2\1\1\0"])
 def test_bytes_of_no_known_kind_may_be_an_image(content: bytes) -> None:
-    assert may_be_image(content)
+    assert may_hold_image(content)
 
 
 def test_every_kind_has_a_name_and_a_remedy_for_images_and_for_checkpoints() -> None:

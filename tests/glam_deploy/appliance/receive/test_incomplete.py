@@ -79,7 +79,7 @@ PIXELS = bytes.fromhex("e07f1000")
 
 @pytest.mark.parametrize("cut", [0, 5000])
 def test_one_that_cannot_be_read_to_its_end_stays_with_its_sender(inbox: Box, tmp_path: Path, cut: int) -> None:
-    """Nobody can say whether it was cut, and two of them are not one image because neither can be read."""
+    """Its completeness is unknown, and equal errors do not make two objects one image."""
     path = with_elements(tmp_path / "a.dcm", nested(20, bytes.fromhex("400030a7")), before=PIXELS)
     claim, data_set = split(path.read_bytes())
     receipt = inbox.take(data_set[: len(data_set) - cut], claim)
