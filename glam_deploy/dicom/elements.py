@@ -47,6 +47,9 @@ _SHORT_VR = frozenset(
 )
 """Value representations that prove explicit VR where implicit VR is expected: read as an implicit length, their letters
 would state at least 16,705 bytes, more than a value of these has."""
+_UNKNOWN_VR = frozenset({b"??", b"--", b"  "})
+"""What some writers put in place of a value representation that they do not know (fo-dicom issues 179 and 1660); a
+length of two bytes follows, and the data dictionary tells the representation."""
 _VR = re.compile(rb"[A-Z]{2}")
 
 
@@ -206,6 +209,8 @@ class ElementReader:
         self._count_element()
         group, element, vr, length = self._explicit(start)
         tag = group << 16 | element
+        if not implicit and vr in _UNKNOWN_VR:
+            return _Head(tag, None, length, False)
         if implicit or not _VR.fullmatch(vr):
             # some writers use implicit VR within sequences of explicit VR; delimiters have no VR
             return _Head(tag, None, self._item(start)[2], True)
@@ -218,7 +223,7 @@ class ElementReader:
         vr = self._stream.peek(6)[4:]
         if len(vr) < 2:
             return expected
-        return vr not in _SHORT_VR if expected else not _VR.fullmatch(vr)
+        return vr not in _SHORT_VR if expected else not (_VR.fullmatch(vr) or vr in _UNKNOWN_VR)
 
     # values
 

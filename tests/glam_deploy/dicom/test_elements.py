@@ -105,6 +105,20 @@ def test_a_group_length_that_lies_is_passed_over(tmp_path: Path, told: int) -> N
     assert (read_view(path).pixels == breast(View.L_CC)).all()
 
 
+@pytest.mark.parametrize("letters", [b"??", b"--", b"  "])
+def test_letters_that_are_no_value_representation(tmp_path: Path, letters: bytes) -> None:
+    """As in fo-dicom's issues 179 and 1660: of the first element, of a listed and an unlisted one, and in an item."""
+    path = write_mg(tmp_path / "a.dcm", lambda dataset: setattr(dataset, "PatientComments", "G0000"))
+    expected, file = read_elements(path, KEYWORDS), path.read_bytes()
+    view = file.index(VIEW)
+    places = start_of(file), file.index(PATIENT), file.index(b"\x20\x00\x62\x00CS"), file.index(b"\x10\x00\x00\x40LT")
+    for place in (*places, file.index(b"\x08\x00\x00\x01SH", view)):
+        file = file[: place + 4] + letters + file[place + 6 :]
+    path.write_bytes(file)
+    assert read_elements(path, KEYWORDS) == expected
+    assert (read_view(path).pixels == breast(View.L_CC)).all()
+
+
 def told(path: Path) -> str:
     """Why the object is refused, and that this took little memory; the receiver and the results refuse it too."""
     tracemalloc.start()
