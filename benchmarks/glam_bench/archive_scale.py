@@ -35,7 +35,7 @@ from glam_deploy.archive.plan import RunPlan
 from glam_deploy.archive.reader import EntryReader
 from glam_deploy.archive.shipping import ShippedBundle, shipped
 from glam_deploy.archive.sources import open_source
-from glam_deploy.archive.sources.base import Entry, Source
+from glam_deploy.archive.sources.base import Entry, OnPassedOver, Source, ignored
 from glam_deploy.installation import require
 
 RATIO_BAR = {"simulated": 1.95, "real": 1.8}
@@ -54,7 +54,7 @@ class RepeatedViews:
     files: tuple[Path, ...]
     count: int
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
         """As `Source.entries`."""
         for number in range(self.count):
             yield Entry(location=f"view {number}", name=f"{number}.dcm", version="1")

@@ -74,6 +74,11 @@ class Driver:
             return total
         return min(total, self.counts[KEPT] + self._plan.limit)
 
+    @property
+    def passed_over(self) -> int:
+        """Number of files that were listed, but are no images."""
+        return 0 if self._feed is None else self._feed.passed_over
+
     def run(self) -> Counter[str]:
         """Process all entries; their counts.
 

@@ -23,6 +23,8 @@ class Feed:
         """Whether all entries were taken."""
         self.total: int | None = None
         """Number of entries; None while they are counted."""
+        self.passed_over = 0
+        """Number of other files that were listed so far."""
 
     def __enter__(self) -> "Feed":
         for thread in self._threads:
@@ -48,12 +50,15 @@ class Feed:
 
     def _list(self) -> None:
         try:
-            for entry in self._source.entries():
+            for entry in self._source.entries(self._pass_over):
                 if not self._put(entry):
                     return
             self._put(None)
         except Exception as error:
             self._put(error)
+
+    def _pass_over(self, _: str) -> None:
+        self.passed_over += 1
 
     def _put(self, listed: Entry | Exception | None) -> bool:
         """Wait for a free place; False if the feed was closed."""

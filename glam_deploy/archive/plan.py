@@ -17,6 +17,7 @@ from glam_deploy.archive.sources.base import Source
 from glam_deploy.json_records import json_sha256
 
 REPEATED = "repeated"
+PASSED_OVER = "passed over"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,9 @@ def partition(maker: Maker, *, for_processing: bool) -> str:
 def survey(plan: RunPlan) -> Counter[str]:
     """Count the entries of the source that have no row ("new") and those that have one (KEPT), without Ray.
 
-    An entry that the source has several times counts once, and for each further time as REPEATED. Opens the pipeline,
-    because its engine determines the partition; computes and writes nothing.
+    An entry that the source has several times counts once, and for each further time as REPEATED; files that are no
+    images count as PASSED_OVER. Opens the pipeline, because its engine determines the partition; computes and writes
+    nothing.
     """
     provenance = plan.opener(plan.bundle.folder, plan.engine).provenance
     digest = partition(Maker.of(provenance), for_processing=plan.reader.for_processing)
@@ -83,7 +85,7 @@ def survey(plan: RunPlan) -> Counter[str]:
         known_entries(plan.dest, digest, plan.condition, plan.kept(digest)) as is_known,
         closing(Repeats()) as is_repeated,
     ):
-        for entry in plan.source.entries():
+        for entry in plan.source.entries(lambda _: counts.update([PASSED_OVER])):
             key = entry_id(entry, plan.identifiers)
             if is_repeated(key):
                 counts[REPEATED] += 1

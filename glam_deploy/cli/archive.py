@@ -203,12 +203,13 @@ def _plan(source: "Source", out: Path, choice: EngineChoice, options: ArchiveOpt
 
 def _dry_run(plan: "RunPlan") -> int:
     """Print how many entries are new."""
-    from glam_deploy.archive.plan import REPEATED, survey
+    from glam_deploy.archive.plan import PASSED_OVER, REPEATED, survey
 
     with console.working("counting"):
         counts = survey(plan)
     noun = "entry" if counts["new"] == 1 else "entries"
     again = f", {counts[REPEATED]} named again" if counts[REPEATED] else ""
+    _print_passed_over(counts[PASSED_OVER])
     console.out.print(f"{counts['new']} {noun} to try, {counts[KEPT]} with a row{again}; nothing was computed")
     return 0
 
@@ -235,6 +236,7 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             _tell_damage(driver, plan.dest)
             _tell_ambiguous(driver.ambiguous)
     summary = write_summary(plan.dest)
+    _print_passed_over(driver.passed_over)
     if driver.unlimited:
         reason = f"decoders of a node have {driver.unlimited}"
         console.err.print(f"{reason}: see {page('security.md')}, Decoders", soft_wrap=True)
@@ -248,6 +250,12 @@ def _run(plan: "RunPlan", address: str | None) -> int:
         text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}, summary in {summary}"
         console.out.print(text, soft_wrap=True)
     return 1 if counts["failed"] or counts["unreadable"] or driver.lost or not counts.total() else 0
+
+
+def _print_passed_over(number: int) -> None:
+    if number:
+        verb = "was" if number == 1 else "were"
+        console.err.print(f"{counted(number, 'other file')} of the source {verb} passed over", soft_wrap=True)
 
 
 def _tell_damage(driver: "Driver", dest: Path) -> None:

@@ -18,7 +18,7 @@ from glam_deploy.archive.plan import RunPlan
 from glam_deploy.archive.reader import Condition, EntryReader
 from glam_deploy.archive.shipping import ShippedBundle
 from glam_deploy.archive.sources import open_source
-from glam_deploy.archive.sources.base import Entry, Source, SourceUnavailable
+from glam_deploy.archive.sources.base import Entry, OnPassedOver, Source, SourceUnavailable, ignored
 from glam_deploy.errors import BackendRunError, InputError
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.result import Result
@@ -37,8 +37,8 @@ class BadSource:
     def inner(self) -> Source:
         return open_source([str(self.folder)])
 
-    def entries(self) -> Iterator[Entry]:
-        return self.inner.entries()
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
+        return self.inner.entries(on_passed_over)
 
     def read(self, entry: Entry) -> bytes:
         if entry.name.startswith("abort"):
@@ -59,8 +59,8 @@ class ListedSource:
     folder: Path
     backwards: bool = False
 
-    def entries(self) -> Iterator[Entry]:
-        listed = [replace(entry, version="") for entry in open_source([str(self.folder)]).entries()]
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
+        listed = [replace(entry, version="") for entry in open_source([str(self.folder)]).entries(on_passed_over)]
         return iter(listed[::-1] if self.backwards else listed)
 
     def read(self, entry: Entry) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from glam_deploy.archive import decoder
 from glam_deploy.archive.sources import open_source
-from glam_deploy.archive.sources.base import Entry, Source
+from glam_deploy.archive.sources.base import Entry, OnPassedOver, Source, ignored
 from glam_deploy.decoding import view_reader
 
 HANG_S = 5.0
@@ -79,8 +79,8 @@ class DecodedSource:
         self._folder, self._program = folder, program
         self._inner: Source = open_source([str(folder)])
 
-    def entries(self) -> Iterator[Entry]:
-        return self._inner.entries()
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
+        return self._inner.entries(on_passed_over)
 
     def read(self, entry: Entry) -> bytes:
         return self._inner.read(entry)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from glam_deploy.archive.sources.base import Entry, Source
+from glam_deploy.archive.sources.base import Entry, OnPassedOver, Source, ignored
 from glam_deploy.archive.sources.dicomweb import SCHEMES, open_dicomweb
 from glam_deploy.archive.sources.files import Files
 from glam_deploy.archive.sources.listings import FileListing, FolderListing, Listing, ListListing, PrefixListing
@@ -40,9 +40,9 @@ class Sources:
 
     parts: tuple[_Part, ...]
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
         for part in self.parts:
-            yield from part.entries()
+            yield from part.entries(on_passed_over)
 
     def read(self, entry: Entry) -> bytes:
         for part in self.parts:

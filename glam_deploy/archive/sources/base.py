@@ -3,7 +3,7 @@
 A source is frozen and can be pickled, because readers in other processes and on other machines use it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Protocol
@@ -35,13 +35,21 @@ class Entry:
         return PurePath(self.location.replace("!", "/")).parent / self.name
 
 
+OnPassedOver = Callable[[str], None]
+
+
+def ignored(location: str) -> None:
+    """What is done by default with the location of a file that is no image."""
+
+
 class Source(Protocol):
     """A source of images."""
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
         """All entries, in the same order at every call, without holding all of them in memory.
 
-        Raises UsageError for a source that does not exist, SourceUnavailable for one that cannot be reached.
+        `on_passed_over` is called with the location of each other file, but not of hidden ones and DICOMDIR. Raises
+        UsageError for a source that does not exist, SourceUnavailable for one that cannot be reached.
         """
         ...
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from glam_deploy.archive.sources.base import Entry, SourceUnavailable
+from glam_deploy.archive.sources.base import Entry, OnPassedOver, SourceUnavailable, ignored
 from glam_deploy.archive.sources.storage import Doubt, with_retries
 from glam_deploy.dicom.terms import DEFINED
 from glam_deploy.errors import GlamError, InputError, PeerBroke, PeerDeclined, PeerError, UsageError
@@ -70,7 +70,7 @@ class DicomwebSource:
     """Empty for all."""
     _connection: _Connection = field(default_factory=_Connection, compare=False, repr=False)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
         # no filter is sent: with one, Orthanc's DICOMweb 1.7 leaves out studies on all pages but the first
         return self._below(_Connection(), "")  # another thread may read meanwhile
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from glam_deploy.archive.sources.base import Entry, SourceUnavailable
+from glam_deploy.archive.sources.base import Entry, OnPassedOver, SourceUnavailable, ignored
 from glam_deploy.archive.sources.containers import ContainerMember, LastContainer, Member, members
 from glam_deploy.archive.sources.listings import Listing, SignedEntry
-from glam_deploy.archive.sources.locations import is_container, local_path, split_member
+from glam_deploy.archive.sources.locations import is_container, is_hidden, local_path, split_member
 from glam_deploy.archive.sources.storage import Doubt, exists, is_file, is_url, open_binary, read_all
 from glam_deploy.errors import GlamError, InputError, UsageError
 
@@ -22,10 +22,10 @@ class Files:
     listing: Listing
     _last: LastContainer = field(default_factory=LastContainer, compare=False, repr=False)
 
-    def entries(self) -> Iterator[Entry]:
-        for entry in self.listing.entries():
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
+        for entry in self.listing.entries(on_passed_over):
             if is_container(entry.location):
-                yield from self._members(entry)
+                yield from self._members(entry, on_passed_over)
             else:
                 yield entry
 
@@ -53,7 +53,7 @@ class Files:
             raise InputError("the archive has no DICOM, PNG, TIFF or npy file: check the archive")
         return read_all(address, entry.size)
 
-    def _members(self, container: Entry) -> Iterator[Entry]:
+    def _members(self, container: Entry, on_passed_over: OnPassedOver) -> Iterator[Entry]:
         count = 0
         try:
             address = container.address if isinstance(container, SignedEntry) else container.location
@@ -62,6 +62,8 @@ class Files:
                     if member.is_wanted():
                         count += 1
                         yield _member_entry(container, member)
+                    elif not is_hidden(member.name):
+                        on_passed_over(f"{container.location}!{member.label}")
         except Doubt as doubt:
             if isinstance(decided := self._decided(doubt, container), SourceUnavailable):
                 raise decided from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from glam_deploy.archive.sources.base import Entry, SourceUnavailable
+from glam_deploy.archive.sources.base import Entry, OnPassedOver, SourceUnavailable, ignored
 from glam_deploy.archive.sources.lists import Row, rows
 from glam_deploy.archive.sources.locations import (
     is_hidden,
@@ -40,8 +40,8 @@ class SignedEntry(Entry):
 class Listing(Protocol):
     """The files of a source, containers not opened."""
 
-    def entries(self) -> Iterator[Entry]:
-        """Raises UsageError if the source does not exist, SourceUnavailable if it cannot be reached."""
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
+        """As of a source. Raises UsageError if the source does not exist, SourceUnavailable if it cannot be reached."""
         ...
 
     def owns(self, location: str) -> bool:
@@ -65,7 +65,7 @@ class FolderListing:
     results: Path | None = None
     """Folder of the results of the run, with all links resolved; not below `root`."""
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
         """Raises UsageError too if a link leads to the results, whose pictures would be inputs of the next run."""
         if not (exists(self.root) and self.root.is_dir()):
             raise UsageError(f"{self.root} does not exist, expected a folder: check the path")
@@ -79,7 +79,11 @@ class FolderListing:
                 yield self._unsearched(folder, error)
                 continue
             files = [item for item in found if not _is_folder(item)]
-            yield from (entry for item in files if (entry := _file_entry(Path(item.path))))
+            for path in (Path(item.path) for item in files):
+                if _is_wanted(path):
+                    yield _local_entry(path)
+                else:
+                    on_passed_over(local_location(path))
             folders = [item for item in found if _is_folder(item)]
             stack += reversed([Path(item.path) for item in folders if self._is_to_search(item, followed)])
 
@@ -125,7 +129,7 @@ class FileListing:
 
     address: str = field(repr=False)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
         if is_url(self.address):
             yield _url_entry(self.address)
         elif exists(path := local_path(self.address)):
@@ -149,15 +153,19 @@ class PrefixListing:
 
     url: str = field(repr=False)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
         fs, root = filesystem(self.url)
         stack, known = [root], False
         while stack:
             found = self._listed(fs, stack.pop())
             known = known or bool(found)
             for item in found:
-                if item["type"] != "directory" and _is_object(item):
+                if item["type"] == "directory" or not _is_object(item):
+                    continue
+                if _may_be_image(str(item["name"])):
                     yield _object_entry(fs, item, self.url)
+                else:
+                    on_passed_over(fs.unstrip_protocol(str(item["name"])))
             stack += reversed([item["name"] for item in found if item["type"] == "directory" and _is_shown(item)])
         if not known:
             raise UsageError(f"{without_credentials(self.url)} has no objects, expected some: check bucket and prefix")
@@ -190,7 +198,7 @@ class ListListing:
 
     address: str = field(repr=False)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, on_passed_over: OnPassedOver = ignored) -> Iterator[Entry]:
         try:
             with open_binary(self.address) as file:
                 for row in rows(file, self.address):
@@ -240,9 +248,8 @@ def _visible(target: Path, place: Path) -> bool:
     return not is_hidden_folder(str(target.relative_to(place)))
 
 
-def _file_entry(path: Path) -> Entry | None:
-    is_wanted = is_named_image(path.name) or looks_like_image(path) or (may_be_image(path.name) and _is_special(path))
-    return _local_entry(path) if is_wanted else None
+def _is_wanted(path: Path) -> bool:
+    return is_named_image(path.name) or looks_like_image(path) or (may_be_image(path.name) and _is_special(path))
 
 
 def _is_special(path: Path) -> bool:
@@ -277,10 +284,12 @@ def _is_shown(item: dict[str, Any]) -> bool:
 
 
 def _is_object(item: dict[str, Any]) -> bool:
-    name = name_of(str(item["name"]))
-    return not (is_hidden(name) or str(item["name"]).endswith("/")) and (
-        is_named_image(name) or Path(name).suffix.lower() not in _OTHER
-    )  # fmt: skip
+    return not (is_hidden(name_of(str(item["name"]))) or str(item["name"]).endswith("/"))
+
+
+def _may_be_image(path: str) -> bool:
+    """Whether an object has the name of an image, or one that says nothing."""
+    return is_named_image(name_of(path)) or Path(path).suffix.lower() not in _OTHER
 
 
 def _object_entry(fs: Any, item: dict[str, Any], root: str) -> Entry:

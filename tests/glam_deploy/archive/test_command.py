@@ -90,3 +90,18 @@ def test_a_damaged_part_is_told_until_its_entries_have_rows_again(tmp_path: Path
 
     assert archive("one", "two") == (0, "")
     assert outcomes_in(tmp_path / "out") == {"one.dcm": "done", "two.dcm": "done"}
+
+
+def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
+    """By a dry run as by a run, as `run` does."""
+    bundle, folder = write_tiny_bundle(tmp_path / "bundle"), tmp_path / "in"
+    folder.mkdir()
+    write_view(folder / "a.dcm", small_view().pixels, view=View.L_CC)
+    for name in ("notes.txt", "README", ".hidden"):
+        (folder / name).write_text("text\n")
+    for dry, told in (("--dry-run", "1 entry to try, 0 with a row"), ("", "1 done")):
+        options = (*filter(None, [dry]), "--out", tmp_path / "out", "--bundle", bundle, "--engine", "onnx")
+        process = start_process("archive", folder, *options, code=PLAIN)
+        out, said = process.communicate()
+        assert process.returncode == 0 and told in out
+        assert "2 other files of the source were passed over" in said

@@ -241,7 +241,9 @@ def test_objects_of_a_store() -> None:
     source = open_source(["memory://bucket/exams"])
     names = ["exams/b.png", "exams/1/a.dcm", "exams/2/1.2.3"]
     assert contents(source) == {f"memory:///bucket/{name}": dicom(name) for name in names}
-    assert all(entry.version and entry.size for entry in source.entries())
+    told: list[str] = []
+    assert all(entry.version and entry.size for entry in source.entries(told.append))
+    assert told == ["memory:///bucket/exams/2/x.txt"]
     entry = next(iter(source.entries()))
     fs.rm("/bucket/exams/b.png")
     assert "does not exist" in reason(source, entry)

@@ -56,6 +56,13 @@ def test_a_folder_has_the_files_that_run_finds(tree: Path) -> None:
     assert found == locations(open_source([str(tree)]))
 
 
+def test_other_files_are_told(tree: Path) -> None:
+    """Each once, without hidden ones, as `run` counts them."""
+    told: list[str] = []
+    list(open_source([str(tree)]).entries(told.append))
+    assert sorted(told) == [str(tree / name) for name in ("b/notes.txt", "c/README", "c/d/LICENSE", "c/d/report.gz")]
+
+
 def test_a_folder_is_listed_step_by_step(tree: Path) -> None:
     entries = open_source([str(tree)]).entries()
     next(entries)
@@ -140,7 +147,9 @@ def test_members_of_a_container(tmp_path: Path, kind: str) -> None:
     else:
         write_tar(path, MEMBERS)
     source = open_source([str(tmp_path)])
-    entries = {member(entry): entry for entry in source.entries()}
+    told: list[str] = []
+    entries = {member(entry): entry for entry in source.entries(told.append)}
+    assert told == [f"{path}!p/readme.txt", f"{path}!q/README"]
     assert "extract it" in reason(source, entries.pop("p/inner.zip"))
     assert {label: source.read(entry) for label, entry in entries.items()} == EXPECTED
     backwards = {label: source.read(entry) for label, entry in reversed(entries.items())}
