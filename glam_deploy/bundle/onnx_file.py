@@ -43,6 +43,9 @@ IR_VERSION = b"\x08"
 """Key of the field that a serialized ONNX file begins with. No text format begins with it."""
 FLATBUFFERS = (b"ORTM", b"TFL3")
 """Identifiers at byte 4 of ONNX Runtime's own format and of TFLite, which libraries recognize in memory."""
+OPENVINO_IR = b"<net"
+OPENVINO_SEARCHES = 512
+"""OpenVINO takes a file for its own format, XML up to a NUL, if this is in its first bytes (2026.4)."""
 
 TENSOR_NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14
 FUNCTION_NAME, OPERATOR = 1, 4
@@ -78,7 +81,8 @@ def fault(graph: bytes) -> str:
 
     Raises NotOnnx for bytes that are no ONNX file, because a library may read them as another format.
     """
-    if not graph.startswith(IR_VERSION) or graph[4:8] in FLATBUFFERS:
+    is_other = graph[4:8] in FLATBUFFERS or OPENVINO_IR in graph[:OPENVINO_SEARCHES]
+    if not graph.startswith(IR_VERSION) or is_other:
         raise NotOnnx("it does not begin as one")
     pending, has_graph = [(MODEL, memoryview(graph))], False
     while pending:

@@ -10,6 +10,14 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+from openvino.frontend import (
+    FrontEndManager,
+    GeneralFailure,
+    InitializationFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+)
 
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
@@ -30,6 +38,10 @@ ov.Type.f32.to_dtype()
 
 LIBRARY = f"openvino {ov.__version__}"
 
+_FAILURES = (
+    GeneralFailure, InitializationFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure,
+)  # fmt: skip
+"""Of the readers of models; they are no RuntimeError."""
 PRECISION = "INFERENCE_PRECISION_HINT"
 UNUSED = COMPOSED_MAP
 """Output that is removed from the fusion graph: 45 MB, which `Result.saliency` computes on request instead."""
@@ -244,11 +256,23 @@ def _compiled(graph: bytes, stage: Stage, settings: Mapping[str, str]) -> ov.Com
 def read_graph(graph: bytes, stage: Stage) -> ov.Model:
     """Parse an ONNX file and remove its output UNUSED. Raises BundleError, RuntimeError if OpenVINO rejects it."""
     require_plain_graph(graph, stage)
-    model = core().read_model(graph, b"")
+    model = _parsed(graph)
     for result in model.get_results():
         if UNUSED in result.input_value(0).get_names():
             model.remove_result(result)
     return model
+
+
+def _parsed(graph: bytes) -> ov.Model:
+    """By the reader of ONNX alone: `Core.read_model` asks the readers of all formats, and a file may be of two.
+
+    Raises RuntimeError.
+    """
+    reader = FrontEndManager().load_by_framework("onnx")
+    try:
+        return reader.convert(reader.load(BytesIO(graph)))
+    except _FAILURES as error:
+        raise RuntimeError(str(error)) from error
 
 
 def _require_type(model: ov.CompiledModel, stage: Stage, requested: str) -> None:

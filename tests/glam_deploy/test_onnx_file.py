@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+import openvino as ov
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from openvino import opset13 as opset
 from support.small_graphs import small_local
 
 from glam_deploy.bundle.onnx_file import INSIDE, NotOnnx, fault, require_plain_graph
 from glam_deploy.engines import openvino
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from glam_deploy.errors import BundleError
+from glam_deploy.errors import BackendBuildError, BundleError
 from glam_deploy.networks import GLAM_CONCATENATION
 
 PLAIN = small_local()
@@ -178,6 +180,32 @@ def test_engines_refuse_what_the_library_would_load(tmp_path: Path, monkeypatch:
         OnnxRuntimeEngine(graph, "local", EngineOptions(), network=GLAM_CONCATENATION)
     with pytest.raises(BundleError, match=refusal):
         openvino.graph_engine(graph, "local", network=GLAM_CONCATENATION)
+
+
+def of_two_formats(graph: bytes, folder: Path) -> bytes:
+    """An ONNX file with an OpenVINO IR, of one input and output, as the name of its producer."""
+    port = opset.parameter([2], np.float32, name="of_the_ir")
+    ov.save_model(ov.Model([opset.result(port)], [port], "ir"), folder / "ir.xml")
+    assert graph.startswith(b"\x08")
+    return graph[:2] + field(2, (folder / "ir.xml").read_bytes() + b"\0") + graph[2:]
+
+
+def test_a_file_of_two_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Core.read_model` takes it for its own format, with another graph, which may have a loop without end."""
+    graph = of_two_formats(identity_of(W), tmp_path)
+    onnx.checker.check_model(onnx.load_from_string(graph))
+    assert len(openvino.core().read_model(graph, b"").inputs) == 1
+    with pytest.raises(BundleError, match="local graph: it is not an ONNX file"):
+        openvino.read_graph(graph, "local")
+    monkeypatch.setattr(openvino, "require_plain_graph", lambda *given: None)
+    assert not openvino.read_graph(graph, "local").inputs
+
+
+def test_what_the_reader_of_openvino_refuses_is_an_error_of_the_engine() -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
+    made = model(helper.make_graph([helper.make_node("Unknown", ["x"], ["y"], domain="nobody")], "g", [x], [y]))
+    with pytest.raises(BackendBuildError, match=r"local graph: OpenVINO .* rejects it"):
+        openvino.graph_engine(made.SerializeToString(), "local", network=GLAM_CONCATENATION)
 
 
 FOREIGN = {
