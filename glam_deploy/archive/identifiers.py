@@ -116,7 +116,7 @@ def read_key(path: Path) -> Identifiers:
         raise UsageError(f"{path} cannot be read ({disk_reason(error)}): check the path and its permissions") from None
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         mode = stat.S_IMODE(status.st_mode)
-        raise UsageError(f"{path} can be read or changed by others (mode {mode:o}). Run: chmod 600 {path}")
+        raise UsageError(f"{path} can be read or changed by others (mode {mode:o}). Run: chmod 600 {quoted(path)}")
     if status.st_uid not in (os.getuid(), 0):
         raise UsageError(f"{path} belongs to user {status.st_uid}, expected you or root: copy the key into your file")
     digits = content.strip()

@@ -58,6 +58,8 @@ class ModelCache:
     def read(self, key: Mapping[str, object]) -> memoryview | None:
         """The model stored under `key`; None if there is none, or its file is damaged or not of this account alone."""
         path = self._path(key)
+        if not self._folder.is_dir():  # also a device, whose mode others need
+            return None
         try:
             if not self._is_private():
                 return None

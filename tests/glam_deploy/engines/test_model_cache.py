@@ -151,7 +151,9 @@ def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path, caplog: pytes
 
 
 def test_dev_null_keeps_nothing_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    model_cache._refuse_once.cache_clear()
     ModelCache(Path(os.devnull)).store(KEY, b"one")
+    assert ModelCache(Path(os.devnull)).read(KEY) is None
     assert caplog.text == ""
 
 
