@@ -29,8 +29,9 @@ lowest-test:  ## the tests with the lowest versions that setup.py admits, in a v
 	$(LOWEST)/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[export,dicom,appliance,openvino,quantize,tensorrt-rtx,dev]"
 	$(LOWEST)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-test-slow: $(INSTALLED)  ## golden cases with several patches, of GMIC and CAM, and on the stand-in for a GPU: a quarter of an hour
-	$(BIN)/python -m pytest -m slow --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+VALIDATED := dciodvfy or dcmftest or validators or encodes
+test-slow: $(INSTALLED)  ## golden cases with several patches, of GMIC and CAM, and on the stand-in for a GPU: a quarter of an hour; not what validate runs
+	$(BIN)/python -m pytest -m slow -k "not ($(VALIDATED))" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## style, types, direction of imports
 	$(BIN)/ruff check .
@@ -47,13 +48,13 @@ validate: $(INSTALLED)  ## the DICOM that we write and read, against other peopl
 	command -v npm >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nodejs npm; }
 	npm ci --prefix $(ADAPTERS) --ignore-scripts --no-audit --no-fund
 	npm ci --prefix $(FHIR) --ignore-scripts --no-audit --no-fund
-	GLAM_EXPECT=dciodvfy,dcmtk,pixelmed,adapters,gdcm-tools,openjpeg,grok,openjph,fhir $(BIN)/python -m pytest tests/glam_deploy/dicom tests/glam_deploy/appliance/notify tests/glam_deploy/archive/test_objects.py -m "slow or not slow" -k "dciodvfy or dcmftest or validators or encodes"
+	GLAM_EXPECT=dciodvfy,dcmtk,pixelmed,adapters,gdcm-tools,openjpeg,grok,openjph,fhir $(BIN)/python -m pytest tests/glam_deploy/dicom tests/glam_deploy/appliance/notify tests/glam_deploy/archive/test_objects.py -m "slow or not slow" -k "$(VALIDATED)"
 
 programs:  ## Debian's programs that the tests of other programs need, where apt-get is root's
 	(for program in chromium npm nginx haproxy strace Orthanc storescu dciodvfy dsrdump DicomSRValidator $(ENCODERS); do command -v $$program >/dev/null || exit 1; done) || { export TMPDIR=/var/tmp RUNLEVEL=1; apt-get update -q && apt-get install -q -y --no-install-recommends chromium nodejs npm nginx-light haproxy strace orthanc orthanc-dicomweb dicom3tools dcmtk openjdk-17-jre-headless libpixelmed-java pixelmed-apps libgdcm-tools libopenjp2-tools grokj2k-tools openjph-tools; }
 
 install-test: $(INSTALLED)  ## every install line in a fresh environment from the wheel, and what the source distribution holds
-	$(BIN)/python -m pytest tests/install -m install
+	$(BIN)/python -m pytest tests/install -m install --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 report-test: $(INSTALLED)  ## the pages of bench and evaluate as Chromium lays them out; installs Debian's where apt-get is root's
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
