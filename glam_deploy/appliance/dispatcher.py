@@ -119,7 +119,7 @@ class DeliveryWorker:
         except PeerDeclined as error:
             self._handle_declined(delivery, str(error))
         except PeerError as error:
-            self._handle_unreachable(str(error))
+            self._handle_unreachable(delivery, str(error))
         except sqlite3.Error:
             raise
         except Exception as error:  # a fault of glam-deploy or of a library must not block the other deliveries
@@ -210,7 +210,8 @@ class DeliveryWorker:
         for blamed in self.health.record_success(delivery.id):
             self._count_failed_attempt(blamed.delivery, blamed.reason)
 
-    def _handle_unreachable(self, reason: str) -> None:
+    def _handle_unreachable(self, delivery: Delivery, reason: str) -> None:
+        deliveries.postpone(self.connection, delivery.id, reason, 0.0)  # it waits for the target alone
         self.health.record_unreachable(self.monotonic(), reason)
         log.warning(
             "target %s: waiting %.0f s (%s)", self.target.name, self.health.not_before - self.monotonic(), reason
@@ -220,7 +221,7 @@ class DeliveryWorker:
         try:
             self.client.check_reachable()
         except PeerError:
-            self._handle_unreachable(reason)
+            self._handle_unreachable(delivery, reason)
             return
         next_try = self.health.record_interruption(delivery.id, delivery, self.monotonic(), reason)
         deliveries.postpone(self.connection, delivery.id, reason, next_try)
@@ -355,7 +356,7 @@ def _stalled(worker: Worker, now: float) -> str:
     suspects: list[Suspect[Any]] = [*worker.health.suspects.values()]
     worst = max(suspects, key=lambda suspect: suspect.times, default=None)
     if worst and worst.times >= INTERRUPTIONS:
-        return f"{worst.reason} ({worst.times} times with the same result set)"
+        return f"{worst.reason} ({worst.times} times in a row for the same study)"
     return ""
 
 

@@ -35,7 +35,11 @@ def _receiver(entry: "Notify", timeout_s: float) -> Finding:
     try:
         found = client_of(entry, timeout_s).check()
     except GlamError as error:  # its text names the receiver
-        return fails(_name(entry), str(error), "notifications wait until it can be reached")
+        return fails(
+            _name(entry),
+            str(error),
+            "notifications wait while it cannot be reached; refused ones are dead after all attempts: queue retry",
+        )
     return ok(_name(entry), f"{entry.kind} at {entry.place}: {found}; told of {', '.join(entry.events)}")
 
 

@@ -7,6 +7,7 @@ state at the time of the request, so that the order of late repeats does not mat
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 from glam_deploy.appliance.config import Fhir
@@ -19,6 +20,8 @@ from glam_deploy.errors import PeerError
 _JSON = {"Content-Type": "application/fhir+json; charset=UTF-8", "Accept": "application/fhir+json"}
 _UIDS = "urn:dicom:uid"
 """System of a Study Instance UID (R4, ImagingStudy.identifier)."""
+_OWN_IDS = (HTTPStatus.BAD_REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.UNPROCESSABLE_ENTITY)
+"""Responses of servers that accept no id of a client: 405 by R4 (http.html#update), and what others send."""
 RESULTS = "urn:oid:2.25.98236541708126452391864513760042937"
 """System of the identifiers of results: the keys of jobs."""
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
@@ -49,6 +52,8 @@ class FhirClient:
         """The capability statement, and a search, which needs the login."""
         with WebClient(web_peer(self._entry, self._timeout_s)) as client:
             answer = client.request("GET", "/metadata", headers=_JSON)
+            if refused := client.refusal(answer):
+                raise PeerError(f"{refused} for /metadata, expected that of a FHIR R4 server: check url, its base URL")
             found = answer.json()
             version = found.get("fhirVersion", "") if isinstance(found, dict) else ""
             if not str(version).startswith("4."):
@@ -68,9 +73,16 @@ class FhirClient:
         if self._entry.conditional:
             resource = {key: value for key, value in resource.items() if key != "id"}
             path = f"/{kind}?identifier={identifier['system']}|{identifier['value']}"
-        reason = client.refusal(client.request("PUT", path, body=json.dumps(resource).encode(), headers=_JSON))
-        hint = "" if self._entry.conditional else "; if it assigns ids itself, set `conditional = true`"
-        return f"{reason} to a PUT of {kind}{hint}" if reason else ""
+        answer = client.request("PUT", path, body=json.dumps(resource).encode(), headers=_JSON)
+        reason = client.refusal(answer)
+        return f"{reason} to a PUT of {kind}{self._hint(answer.status)}" if reason else ""
+
+    def _hint(self, status: int) -> str:
+        if status == HTTPStatus.NOT_FOUND:
+            return f": check that the server has it below {self._entry.url}"
+        if status in _OWN_IDS and not self._entry.conditional:
+            return "; if it assigns ids itself, set `conditional = true`"
+        return ""
 
 
 def imaging_study(message: Message, entry: Fhir) -> Resource:

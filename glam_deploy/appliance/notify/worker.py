@@ -73,7 +73,7 @@ class NotificationWorker:
         except PeerBroke as error:
             self._handle_interruption(found, str(error))
         except PeerError as error:
-            self._handle_unreachable(str(error))
+            self._handle_unreachable(found, str(error))
         except sqlite3.Error:
             raise
         except Exception as error:  # a fault of glam-deploy or of a library must not block the other notifications
@@ -92,7 +92,8 @@ class NotificationWorker:
         notifications.mark_delivered(self.connection, found.id)
         log.info("study %s: %s told of %s", found.pseudonym, self.target.name, found.event)
 
-    def _handle_unreachable(self, reason: str) -> None:
+    def _handle_unreachable(self, found: Notification, reason: str) -> None:
+        notifications.postpone(self.connection, found.id, reason, 0.0)  # it waits for the receiver alone
         self.health.record_unreachable(self.monotonic(), reason)
         wait = self.health.not_before - self.monotonic()
         log.warning("notify %s: waiting %.0f s (%s)", self.target.name, wait, reason)
@@ -101,7 +102,7 @@ class NotificationWorker:
         try:
             self.client.check()
         except PeerError:
-            self._handle_unreachable(reason)
+            self._handle_unreachable(found, reason)
             return
         next_try = self.health.record_interruption(found.id, found, self.monotonic(), reason)
         notifications.postpone(self.connection, found.id, reason, next_try)

@@ -63,14 +63,15 @@ def count(
 
 
 def reopen(connection: sqlite3.Connection, table: Table, number: int, state: Literal["pending", "discarded"]) -> None:
-    """Put something dead or pending into `state` by a person's decision; what is then pending is retried at once.
+    """Put something dead or pending into `state` by a person's decision; what is then pending is retried at once,
+    and its reason is forgotten.
 
     Raises UsageError in any other state.
     """
     changed = connection.execute(
-        f"UPDATE {table} SET state = ?, attempts = 0, next_try = {RETRY_NOW} WHERE id = ?"
-        " AND state IN ('dead', 'pending')",
-        (state, number),
+        f"UPDATE {table} SET state = ?, attempts = 0, next_try = {RETRY_NOW},"
+        " reason = iif(? = 'pending', NULL, reason) WHERE id = ? AND state IN ('dead', 'pending')",
+        (state, state, number),
     )
     if not changed.rowcount:
         what = "delivery" if table == "parcel" else "notification"

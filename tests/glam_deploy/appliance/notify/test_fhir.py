@@ -105,14 +105,25 @@ def test_a_late_repeat_does_not_bring_back_a_superseded_result(site: Site) -> No
     assert sum(kind == "ImagingStudy" for kind, _ in held) == 1
 
 
-def test_a_server_that_assigns_ids_itself_is_told_apart(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (405, "set `conditional = true`"),
+        (404, "check that the server has it below http"),
+        (410, "410 Gone to a PUT of "),
+    ],
+)
+def test_a_server_that_assigns_ids_itself_is_told_apart(site: Site, status: int, remedy: str) -> None:
+    """R4 http.html#update: 405 where a server takes no id of a client, 404 where it has no such resource."""
     deliver(site, View.L_CC)
-    with WebReceiver(answer=lambda request: (405, b"")).running() as receiver:
+    with WebReceiver(answer=lambda request: (status, b"")).running() as receiver:
         worker = site.worker(server_of(receiver), attempts=1)
+        with pytest.raises(PeerError, match=rf"answers {status} .* for /metadata.*: check url"):
+            worker.client.check()
         exhaust(worker)
     (row,) = site.made.connection.execute("SELECT * FROM notification").fetchall()
     assert row["state"] == "dead"
-    assert "set `conditional = true`" in row["reason"]
+    assert remedy in row["reason"] and ("conditional" in row["reason"]) is (status == 405)
 
 
 def test_login_and_version_are_checked(site: Site, tmp_path: Path) -> None:

@@ -94,6 +94,13 @@ def test_a_refused_message_is_dead_after_its_attempts_and_can_be_retried(
         (row,) = site.made.connection.execute("SELECT * FROM notification").fetchall()
         assert row["reason"] == f"{server.url}/glam answers 422 Unprocessable Entity"
         notifications.retry(site.made.connection, row["id"])
+        (row,) = site.made.connection.execute("SELECT * FROM notification").fetchall()
+        assert row["reason"] is None, "a state that is over"
+        status = 401
+        exhaust(worker)
+        (row,) = site.made.connection.execute("SELECT * FROM notification").fetchall()
+        assert "answers 401 Unauthorized" in row["reason"]
+        site.now += 900
         status = 200
         exhaust(worker)
     assert site.states() == [("failed", "delivered")]
