@@ -20,7 +20,6 @@ from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, N_EVENT_REPORT_RQ, DIMSEMessage
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.pdu_primitives import P_DATA
@@ -35,6 +34,7 @@ from glam_deploy.dicom.net.bounded_socket import (
     abort_pdu,
     read_request,
 )
+from glam_deploy.dicom.net.command_uids import UnusableUids, claim_of
 from glam_deploy.dicom.part10 import Claim
 
 MAX_COMMAND = 1 << 16
@@ -120,7 +120,7 @@ class _BrokenOffError(Exception):
     """The association must be aborted for this reason."""
 
 
-class _StreamedMessages(DIMSEServiceProvider):
+class _StreamedMessages(UnusableUids):
     """DIMSE provider that streams data sets to `_DataSetSink`, and limits the size and number of messages."""
 
     def __init__(self, assoc: "ServedAssociation") -> None:
@@ -226,17 +226,8 @@ class ServedAssociation(Association):
         if not isinstance(message, C_STORE_RQ) or context is None or self._busy:
             return None
         self._busy = True
-        command = message.command_set
-        return self._uploads.enter_context(
-            self.server.begin(
-                self,
-                Claim(
-                    sop_class=str(command.get("AffectedSOPClassUID", "")),
-                    sop_uid=str(command.get("AffectedSOPInstanceUID", "")),
-                    transfer_syntax=str(context.transfer_syntax[0]),
-                ),
-            )
-        )
+        claim = claim_of(message.command_set, context)
+        return self._uploads.enter_context(self.server.begin(self, claim))
 
     def finish_upload(self, data_set: object) -> Receipt | None:
         """The receipt for the data set of a C-STORE; None if no upload was started."""

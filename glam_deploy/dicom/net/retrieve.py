@@ -52,9 +52,10 @@ from glam_deploy.dicom.net.archive import (
 )
 from glam_deploy.dicom.net.associations import Receipt, Upload
 from glam_deploy.dicom.net.client import PLAIN, BoundedMessages, ClientAssociation, ClientMessages
+from glam_deploy.dicom.net.command_uids import UnusableUids, claim_of
 from glam_deploy.dicom.net.delivery import SLOWEST
 from glam_deploy.dicom.net.peer import Peer
-from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
+from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES
 from glam_deploy.dicom.values import Elements
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 
@@ -265,7 +266,7 @@ class _BoundedWaitingMessages(_WaitingMessages, BoundedMessages):
     """That of C-FIND and C-MOVE."""
 
 
-class _ReceivedMessages(_WaitingMessages):
+class _ReceivedMessages(UnusableUids, _WaitingMessages):
     """DIMSE provider that streams the object of C-GET to its upload."""
 
     def __init__(self, assoc: Any) -> None:
@@ -300,12 +301,7 @@ class _ReceivedMessages(_WaitingMessages):
         context = contexts.get(message.context_id)
         if self._begin is None or context is None:
             return None
-        command = message.command_set
-        claim = Claim(
-            sop_class=str(command.get("AffectedSOPClassUID", "")),
-            sop_uid=str(command.get("AffectedSOPInstanceUID", "")),
-            transfer_syntax=str(context.transfer_syntax[0]),
-        )
+        claim = claim_of(message.command_set, context)
         if claim.sop_uid != self._sop_uid:
             return None
         begin, self._begin = self._begin, None

@@ -1,10 +1,13 @@
 """The listener against pynetdicom and dcmtk: what it takes, and whom it lets in."""
 
 import socket
+import struct
+from io import BytesIO
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from hostile import pdv, store_command, storing
 from mammograms import write_mg
 from pydicom import dcmread
 from pydicom.uid import (
@@ -18,6 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import build_context
+from pynetdicom.dsutils import decode
 from support.listener import MG, RULES, Verdict, associated, caller, post, rejection, run
 from support.receive import data_set_of
 from support.until import until
@@ -60,6 +64,37 @@ def test_several_objects_in_one_association(tmp_path: Path) -> None:
         for _ in range(5):
             assert association.send_c_store(write_mg(tmp_path / "a.dcm")).Status == 0
         assert [upload.left for upload in here.uploads] == [True] * 5
+
+
+@pytest.mark.parametrize("uid", ["1." + "2" * 63, "1" * 129, "", None])
+@pytest.mark.parametrize("keyword", ["class", "instance"])
+def test_a_command_with_a_uid_that_pynetdicom_does_not_take(image: Path, keyword: str, uid: str | None) -> None:
+    """It reaches the ingest as it was sent, is answered, and the association goes on."""
+    stated = {"class": MG, "instance": "1.2.3"} | {keyword: uid or ""}
+    command = store_command(stated["class"], stated["instance"])
+    if uid is None:
+        command = without(command, 0x0002 if keyword == "class" else 0x1000)
+    with post(verdict=Verdict(0xC000, "no")) as here, socket.create_connection(("127.0.0.1", here.port), 20) as peer:
+        peer.sendall(storing(MG.encode()))
+        assert peer.recv(1 << 16)[0] == 2
+        for _ in range(2):
+            peer.sendall(pdv(3, command) + pdv(2, data_set_of(image.read_bytes())[:8000]))
+            answer = decode(BytesIO(peer.recv(1 << 16)[12:]), is_implicit_vr=True, is_little_endian=True)
+            assert answer.Status == 0xC000
+            assert ("AffectedSOPInstanceUID" in answer) == (keyword == "class")
+        claims = {(upload.claim.sop_class, upload.claim.sop_uid) for upload in here.uploads}
+        assert claims == {(stated["class"], stated["instance"])}
+        assert not here.said("aborted")
+
+
+def without(command: bytes, number: int) -> bytes:
+    """A command set without one of its elements."""
+    place, kept = 0, b""
+    while place < len(command):
+        _, element, length = struct.unpack_from("<HHL", command, place)
+        kept += command[place : place + 8 + length] if element != number else b""
+        place += 8 + length
+    return kept
 
 
 def test_contexts() -> None:
