@@ -11,12 +11,15 @@ from typing import NoReturn
 from glam_deploy.errors import InputError, UsageError, unreadable
 from glam_deploy.images import image_files
 from glam_deploy.regular import open_regular
-from glam_deploy.signatures import HEAD, SIGNATURES, Kind, may_hold_image
+from glam_deploy.signatures import HEAD, SIGNATURES, Kind, kind_of, may_hold_image, unpacked_kind
 
 SUFFIXES = frozenset({*image_files.SUFFIXES, ".dcm", ".dicom"})
 """Suffixes of images in lower case; a file with one of them counts as an image, whatever its content."""
-_PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar"})
+PACKED = frozenset(
+    {".gz", ".gzip", ".bz2", ".bz", ".xz", ".zst", ".z", ".lz", ".lz4", ".lzma", ".lzo", ".br", ".zip", ".7z", ".rar"}
+)
 """Suffixes behind that of an image that is packed: its reading fails and tells to unpack it."""
+_PACKED_IMAGES = frozenset({Kind.DICOM, Kind.NO_PREAMBLE, Kind.DATA_SET, Kind.PNG, Kind.TIFF, Kind.NPY, Kind.TAR})
 
 
 def find_inputs(
@@ -27,12 +30,13 @@ def find_inputs(
     """Image files of `paths`, without repeats: files as given, folders searched recursively in sorted order.
 
     In a folder, images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case, also packed as
-    .dcm.gz), and DICOM files also by content, with those that lack preamble or header. A file without a suffix, as on
-    DICOM media (PS3.10 section 8.2), that cannot be opened, or may be a damaged or packed image, is included too;
-    reading it then raises the error. So is a file with such a suffix that cannot be opened. `on_passed_over` is called
-    with each folder and its other files, if there are any, without hidden files and DICOMDIR. Links are followed, and
-    each folder is searched once. A folder whose path is too long for the system (PATH_MAX) is included as if it were a
-    file, because it may hold images; reading it raises the error.
+    .dcm.gz), and DICOM files also by content, with those that lack preamble or header; so are images and tar files that
+    are packed with gzip. A file without a suffix, as on DICOM media (PS3.10 section 8.2), that cannot be opened, or may
+    be a damaged or packed image, is included too; reading it then raises the error. So is a file with one of these
+    suffixes that cannot be opened. `on_passed_over` is called with each folder and its other files, if there are any,
+    without hidden files and DICOMDIR. Links are followed, and each folder is searched once. A folder whose path is too
+    long for the system (PATH_MAX) is included as if it were a file, because it may hold images; reading it raises the
+    error.
 
     Raises UsageError for a path that does not exist or cannot be accessed, another folder that cannot be searched, and
     a folder without images.
@@ -59,7 +63,7 @@ def is_directory_name(name: str) -> bool:
 def is_image_name(name: PurePath) -> bool:
     """Whether a file name has the suffix of an image, also of a packed one: `a.dcm`, `a.dcm.gz`."""
     *_, first, last = ["", "", *map(str.lower, name.suffixes)]
-    return last in SUFFIXES or (last in _PACKED and first in SUFFIXES)
+    return last in SUFFIXES or (last in PACKED and first in SUFFIXES)
 
 
 def has_no_suffix(path: PurePath) -> bool:
@@ -83,7 +87,8 @@ def has_image(name: PurePath, head: bytes) -> bool:
 
     `name`: of the file; `head`: its first `HEAD` bytes.
     """
-    return resembles_dicom(head) or (has_no_suffix(name) and may_hold_image(head))
+    is_packed = kind_of(head) is Kind.GZIP and unpacked_kind(head) in _PACKED_IMAGES
+    return resembles_dicom(head) or is_packed or (has_no_suffix(name) and may_hold_image(head))
 
 
 def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:

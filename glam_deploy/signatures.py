@@ -1,10 +1,11 @@
 """File formats, identified by their first bytes. Messages for them: `images.foreign`, `glam_export.checkpoint.foreign`.
 
 Sources: the file signatures in the specification of each format; PS3.5 section 7.1 and PS3.10 section 7.1 for DICOM;
-the Git LFS pointer specification.
+the Git LFS pointer specification; the list of signatures of `file` for older archives.
 """
 
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -40,6 +41,7 @@ class Kind(StrEnum):
     SEVEN_ZIP = "7z"
     RAR = "rar"
     TAR = "tar"
+    OTHER_ARCHIVE = "compress, lzip, lzma, lz4, cpio, cab, arj or lzh"
     GIT_LFS = "Git LFS pointer"
     WEB_PAGE = "HTML or XML"
     JSON = "JSON"
@@ -96,6 +98,9 @@ SIGNATURES: Mapping[Kind, Matches] = MappingProxyType(
         Kind.SEVEN_ZIP: _starts(b"7z\xbc\xaf\x27\x1c"),
         Kind.RAR: _starts(b"Rar!\x1a\x07"),
         Kind.TAR: lambda head: head[257:262] == b"ustar",
+        Kind.OTHER_ARCHIVE: _like(
+            rb"\x1f\x9d|LZIP|\x5d\0\0..|\x04\x22\x4d\x18|07070[127]|\xc7\x71|MSCF\0{4}|\x60\xea|..-lh.-"
+        ),
         Kind.GIT_LFS: _starts(b"version https://git-lfs"),
         Kind.WEB_PAGE: _like(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head|body|!--)"),
         Kind.JSON: _like(rb"(\xef\xbb\xbf)?\s*[{\[]"),
@@ -109,6 +114,20 @@ SIGNATURES: Mapping[Kind, Matches] = MappingProxyType(
 def kind_of(head: bytes) -> Kind | None:
     """Format of a file by its first bytes (`head`: `HEAD` bytes, or the whole file); None if it is not in `Kind`."""
     return next((kind for kind, matches in SIGNATURES.items() if matches(head)), None)
+
+
+ARCHIVES = frozenset({Kind.BZIP2, Kind.XZ, Kind.ZSTD, Kind.SEVEN_ZIP, Kind.RAR, Kind.TAR, Kind.OTHER_ARCHIVE})
+"""Formats of archives and packed files, whatever is in them; without zip, in which documents and programs are packed,
+and gzip, in which `unpacked_kind` sees.
+"""
+
+
+def unpacked_kind(head: bytes) -> Kind | None:
+    """Format of what is packed with gzip, by the first bytes of the packed file; None if it is not in `Kind`."""
+    try:
+        return kind_of(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD))
+    except zlib.error:
+        return None
 
 
 _DOCUMENTS = frozenset({Kind.PDF, Kind.WEB_PAGE, Kind.JSON, Kind.ONNX, Kind.PICKLE})

@@ -61,6 +61,7 @@ KINDS: Mapping[Kind, Foreign] = MappingProxyType(
             (Kind.SEVEN_ZIP, "a 7z archive", _UNPACK),
             (Kind.RAR, "a rar archive", _UNPACK),
             (Kind.TAR, "a tar archive", _UNPACK),
+            (Kind.OTHER_ARCHIVE, f"an archive ({Kind.OTHER_ARCHIVE})", _UNPACK),
             (Kind.PDF, "a PDF document", _PICTURE),
             (Kind.JPEG, "a JPEG picture without a DICOM header", _PICTURE),
             (Kind.JPEG_2000, "a JPEG 2000 or JPEG XL picture without a DICOM header", _PICTURE),

@@ -31,6 +31,7 @@ KINDS: Mapping[Kind, str] = MappingProxyType(
         Kind.RAR: f"a RAR archive. {_UNPACK}",
         Kind.TAR: "a tar archive. Unpack it with tar -xf and export the checkpoint inside. A checkpoint that PyTorch "
         "before 0.2 wrote is a tar archive too: load it there and save its state dict anew.",
+        Kind.OTHER_ARCHIVE: f"an archive ({Kind.OTHER_ARCHIVE}). {_UNPACK}",
         Kind.GIT_LFS: "a Git LFS pointer: the text that stands in for a large file. Fetch the file itself with `git "
         "lfs pull`.",
         Kind.WEB_PAGE: "an HTML page or XML, perhaps the answer of a download that failed. Download the checkpoint "

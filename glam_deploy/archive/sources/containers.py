@@ -22,7 +22,14 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import IO, Any, BinaryIO, NoReturn
 
-from glam_deploy.archive.sources.locations import is_container_name, is_hidden, is_named_image, may_be_image, path_part
+from glam_deploy.archive.sources.locations import (
+    is_archive,
+    is_container_name,
+    is_hidden,
+    is_named_image,
+    may_be_image,
+    path_part,
+)
 from glam_deploy.archive.sources.storage import open_binary, read_bounded
 from glam_deploy.errors import GlamError, InputError
 from glam_deploy.images import foreign
@@ -35,6 +42,7 @@ _MAX_HEADER = 8 << 20
 """Most bytes of the headers of one member of a tar file: names, extended attributes and the map of a sparse file."""
 _MAX_ZEROS = 64 << 20
 """Most bytes between the end of a tar file and one that follows; programs fill it to some KiB or MiB."""
+_NAMELESS = "unnamed"
 _EXTRACT = "extract it with another program, and give the folder"
 _ZIP_HEADER = 30
 """Bytes of the header of a zip member without its name (APPNOTE.TXT, 4.3.7)."""
@@ -79,7 +87,8 @@ class Member:
             return True
         try:
             with _damage("the member is damaged"), self.open() as file:
-                return has_image(PurePosixPath(self.name), file.read(HEAD))
+                head = file.read(HEAD)
+            return has_image(PurePosixPath(self.name), head) or is_archive(self.name, head)
         except InputError:
             return may_be_image(self.name)
 
@@ -112,7 +121,7 @@ def _in_zip(file: BinaryIO) -> Iterator[_Found]:
         _require_apart(archive.infolist(), archive.start_dir)
         for info in archive.infolist():
             if not info.filename.endswith("/") and not stat.S_ISLNK(info.external_attr >> 16):
-                yield info.filename or "unnamed", info.file_size, _zip_opener(archive, info)
+                yield info.filename or _NAMELESS, info.file_size, _zip_opener(archive, info)
         begin = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
     file.seek(0)
     if begin and SIGNATURES[Kind.ZIP](file.read(HEAD)):
@@ -156,8 +165,9 @@ def _in_one_tar(limited: "_Limited") -> Iterator[_Found]:
             holes += info.size if info.issparse() else 0
             if holes > _FREE:
                 raise InputError(f"the archive has more than {_FREE} bytes of sparse files: it is no archive of images")
-            if info.isreg():
-                yield info.name, info.size, _tar_opener(archive, info)
+            # a type that nobody knows is a regular file (POSIX, ustar), for tarfile too
+            if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
+                yield info.name or _NAMELESS, info.size, _tar_opener(archive, info)
             if archive.offset >= sys.maxsize:
                 raise InputError("the archive is damaged (a member has an impossible size): copy or pack it again")
         # tarfile takes a damaged or missing header for the end of the archive

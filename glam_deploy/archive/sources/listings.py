@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from glam_deploy.archive.sources.base import Entry, OnPassedOver, SourceUnavailable, ignored
 from glam_deploy.archive.sources.lists import Row, rows
 from glam_deploy.archive.sources.locations import (
+    OTHER_SUFFIXES,
+    is_archive,
     is_hidden,
     is_hidden_folder,
     is_named_image,
@@ -16,17 +18,12 @@ from glam_deploy.archive.sources.locations import (
     local_path,
     may_be_image,
     name_of,
+    unpacked_suffix,
     without_credentials,
 )
 from glam_deploy.archive.sources.storage import Doubt, exists, filesystem, is_url, local_doubt, open_binary, url_doubt
-from glam_deploy.errors import UsageError
-from glam_deploy.input_files import looks_like_image
-
-_OTHER = frozenset(
-    {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".md", ".pdf", ".log", ".yaml", ".yml",
-     ".toml", ".parquet", ".md5", ".sha256", ".py", ".sh", ".xlsx", ".docx", ".gz", ".ini", ".cfg"}
-)  # fmt: skip
-"""Suffixes of objects of a store that are no images; all others are entries, because their content is not looked at."""
+from glam_deploy.errors import InputError, UsageError
+from glam_deploy.input_files import head_of, looks_like_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +246,19 @@ def _visible(target: Path, place: Path) -> bool:
 
 
 def _is_wanted(path: Path) -> bool:
-    return is_named_image(path.name) or looks_like_image(path) or (may_be_image(path.name) and _is_special(path))
+    return (
+        is_named_image(path.name)
+        or looks_like_image(path)
+        or (may_be_image(path.name) and _is_special(path))
+        or _is_archive(path)
+    )
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return is_archive(path.name, head_of(path))
+    except InputError:
+        return False
 
 
 def _is_special(path: Path) -> bool:
@@ -289,7 +298,7 @@ def _is_object(item: dict[str, Any]) -> bool:
 
 def _may_be_image(path: str) -> bool:
     """Whether an object has the name of an image, or one that says nothing."""
-    return is_named_image(name_of(path)) or Path(path).suffix.lower() not in _OTHER
+    return is_named_image(name_of(path)) or unpacked_suffix(name_of(path)) not in OTHER_SUFFIXES
 
 
 def _object_entry(fs: Any, item: dict[str, Any], root: str) -> Entry:

@@ -7,12 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote_from_bytes, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
-from glam_deploy.input_files import has_no_suffix, is_directory_name, is_image_name
+from glam_deploy.input_files import PACKED, has_no_suffix, is_directory_name, is_image_name
+from glam_deploy.signatures import ARCHIVES, kind_of
 
 _KINDS = r"\.(?:zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)"
 _CONTAINER = re.compile(rf"(?is).*{_KINDS}")
-_UNOPENED = re.compile(r"(?is).*\.(?:7z|rar|iso|zipx|lzh|arj|cab|tbz|tzst|tar\.(?:zst|lz4?|lzma|z))")
+_UNOPENED = re.compile(
+    r"(?is).*\.(?:7z|rar|iso|img|dmg|zipx|z01|lzh|lha|arj|cab|cpio|taz|tbz|tb2|tz2|tlz|tzst|tar\.(?:zst|lz4?|lzma|lzo|bz|br|z))"
+)
 """Archives of kinds that are not opened."""
+OTHER_SUFFIXES = frozenset(
+    {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".md", ".pdf", ".log", ".yaml", ".yml",
+     ".toml", ".parquet", ".md5", ".sha256", ".py", ".sh", ".xlsx", ".docx", ".ini", ".cfg"}
+)  # fmt: skip
+"""Suffixes of files that are no images, also if they are packed. In a store all other objects are entries, because
+their content is not looked at."""
 _MEMBER = re.compile(rf"(?i){_KINDS}(?:\?[^!]*)?!")
 _SCHEME = re.compile(r"(?i)([a-z][a-z0-9+.-]+)://")
 _CREDENTIAL = re.compile(
@@ -166,6 +175,16 @@ def is_named_image(name: str) -> bool:
     which gets a row with this reason.
     """
     return is_image_name(PurePosixPath(name)) or is_container_name(name) or _UNOPENED.fullmatch(name) is not None
+
+
+def unpacked_suffix(name: str) -> str:
+    """The suffix of a file name in lower case, without those of packing behind it: `.txt` of `a.txt.gz`."""
+    return next((suffix for suffix in reversed(PurePosixPath(name.lower()).suffixes) if suffix not in PACKED), "")
+
+
+def is_archive(name: str, head: bytes) -> bool:
+    """Whether a file is an archive by its first `signatures.HEAD` bytes; it gets a row with this reason."""
+    return kind_of(head) in ARCHIVES and unpacked_suffix(name) not in OTHER_SUFFIXES
 
 
 def may_be_image(name: str) -> bool:

@@ -1,8 +1,10 @@
 """Containers against what the tests write into them: members of one name, and headers that lead back or never end."""
 
+import bz2
 import copy
 import gzip
 import io
+import lzma
 import os
 import shutil
 import subprocess
@@ -285,6 +287,23 @@ def test_an_impossible_size_is_damage_of_the_archive(tmp_path: Path) -> None:
     assert reason(source, member) and "impossible size" in reason(source, archive)
 
 
+def test_a_tar_member_of_an_unknown_type_or_without_a_name_is_read(tmp_path: Path) -> None:
+    """POSIX.1-2017 pax, ustar: a type that is not known is a regular file; GNU tar extracts it too."""
+    content, blocks = dicom("a"), b""
+    for name, kind in (("c.dcm", b"Z"), ("", tarfile.REGTYPE)):
+        info = tarfile.TarInfo(name)
+        info.size, info.type = len(content), kind
+        blocks += info.tobuf() + content.ljust(-len(content) % 512 + len(content), b"\0")
+    (tmp_path / "a.tar").write_bytes(blocks + END)
+    listing = subprocess.run(["tar", "-tf", "a.tar"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "c.dcm" in listing.stdout
+    source, entries = listed(tmp_path / "a.tar")
+    assert {entry.location.partition("!")[2]: source.read(entry) for entry in entries} == {
+        "c.dcm": content,
+        "unnamed": content,
+    }
+
+
 # kinds that are not opened
 
 
@@ -296,6 +315,14 @@ def test_an_impossible_size_is_damage_of_the_archive(tmp_path: Path) -> None:
         ("2009.tar.zst", b"\x28\xb5\x2f\xfd", "a zstd archive"),
         ("disc 3.ISO", bytes(40_000), "unknown"),
         ("a.zipx", b"PK\3\4", "a zip archive"),
+        ("1.2.840.113619.2.55.3.gz", gzip.compress(dicom("a")), "compressed with gzip"),
+        ("x.gz", gzip.compress(dicom("a")), "compressed with gzip"),
+        ("exam.data", bz2.compress(dicom("a")), "a bzip2 archive"),
+        ("x.xz", lzma.compress(dicom("a")), "an xz archive"),
+        ("f.dcm.Z", b"\x1f\x9d\x90", "an archive (compress, lzip,"),
+        ("1.2.840.113619.2.55.4.lzma", lzma.compress(dicom("a"), lzma.FORMAT_ALONE), "an archive (compress, lzip,"),
+        ("exam.taz", gzip.compress(b"a".ljust(257) + b"ustar"), "compressed with gzip"),
+        ("disc.cab", b"MSCF\0\0\0\0", "an archive (compress, lzip,"),
     ],
 )
 def test_an_archive_that_is_not_opened_has_a_row(tmp_path: Path, name: str, content: bytes, told: str) -> None:

@@ -1,5 +1,6 @@
 """Sources against what is in the folders, containers and lists that the tests write."""
 
+import bz2
 import gzip
 import io
 import os
@@ -33,6 +34,7 @@ def tree(tmp_path: Path) -> Path:
         "c/d/IM1": b"", "c/d/IM2": bytes(600), "c/d/1.2.840.1": gzip.compress(dicom("packed")), "c/d/LICENSE": b"all",
         "c/DICOMDIR/IM3": dicom("in a folder"), "c/Dicomdir;1/x.dcm": dicom("in another folder"),
         "c/d/x.DCM.gz": gzip.compress(dicom("suffix")), "c/d/report.gz": gzip.compress(b"text"),
+        "c/d/list.csv.bz2": bz2.compress(b"text"),
     }.items():  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -60,7 +62,9 @@ def test_other_files_are_told(tree: Path) -> None:
     """Each once, without hidden ones, as `run` counts them."""
     told: list[str] = []
     list(open_source([str(tree)]).entries(told.append))
-    assert sorted(told) == [str(tree / name) for name in ("b/notes.txt", "c/README", "c/d/LICENSE", "c/d/report.gz")]
+    assert sorted(told) == [
+        str(tree / name) for name in ("b/notes.txt", "c/README", "c/d/LICENSE", "c/d/list.csv.bz2", "c/d/report.gz")
+    ]
 
 
 def test_a_folder_is_listed_step_by_step(tree: Path) -> None:
