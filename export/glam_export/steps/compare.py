@@ -144,4 +144,7 @@ def _remedy(table: Sequence[Comparison]) -> str:
         return "Weights with extreme values lose precision in float32; please report this with the table."
     rest = [precision for precision in dict.fromkeys(row.precision for row in table) if precision not in missed]
     options = " ".join(f"--precision {precision}" for precision in rest[1:] or rest)
-    return f"These weights lose too much in {' and '.join(missed)}: export without it, with {options}."
+    searched = (
+        ", or --precision auto, which leaves the blocks that lose most in floating point" if "int8" in missed else ""
+    )
+    return f"These weights lose too much in {' and '.join(missed)}: export without it, with {options}{searched}."

@@ -37,6 +37,14 @@ def test_a_half_graph_that_is_wrong_is_named_and_how_to_do_without(
     assert message.endswith(f"lose too much in {' and '.join(missed)}: export without it, with {remedy}.")
 
 
+def test_int8_that_loses_too_much_has_a_search_as_its_remedy() -> None:
+    name = "local.saliency_patches"
+    floats = Comparison(name=name, max_abs=0.001, mean_abs=0.0001, limit=0.03)
+    int8 = Comparison(name=name, precision="int8", max_abs=0.9, mean_abs=0.435, limit=0.03)
+    with pytest.raises(ParityError, match=r"in int8: export without it, with --precision fp32, or --precision auto, "):
+        compare.require_parity([floats, int8])
+
+
 def test_winograd_form_is_made_of_the_local_graph_and_compared(tmp_path: Path, wrong: Wrong) -> None:
     bundle = export_bundle(WEIGHTS, tmp_path / "bundle", ExportOptions(precisions=(), winograd=True))
     assert bundle.read(WINOGRAD_FILE) == b"fast local fp32"
