@@ -179,11 +179,13 @@ def _check_keys(
         if tensors[k].shape != expected[k].shape
     }
     not_float = {k for k in required & tensors.keys() if not tensors[k].is_floating_point()}
-    not_finite = {k for k in required & tensors.keys() - not_float if not torch.isfinite(tensors[k].float()).all()}
-    negative = {k for k in required & tensors.keys() - not_float if k.endswith(VARIANCE) and (tensors[k] < 0).any()}
+    floats = {k: tensors[k] for k in required & tensors.keys() - not_float}
+    not_finite = {k for k, tensor in floats.items() if not torch.isfinite(tensor.double()).all()}
+    too_large = {k for k in floats.keys() - not_finite if not torch.isfinite(floats[k].float()).all()}
+    negative = {k for k, tensor in floats.items() if k.endswith(VARIANCE) and (tensor < 0).any()}
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
     faults |= {"not floating point": not_float, "with NaN or infinite values": not_finite}
-    faults |= {"variances below 0": negative}
+    faults |= {"with values too large for float32": too_large, "variances below 0": negative}
     lines = [f"  {len(keys)} {what}: {_listed(keys)}" for what, keys in faults.items() if keys]
     if lines:
         remedy = ["Unexpected keys can be left out by name with --ignore-key; nothing else can."] if unexpected else []

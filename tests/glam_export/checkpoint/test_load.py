@@ -191,7 +191,7 @@ FAULTS: dict[str, tuple[Tensor, str]] = {
     "infinity": (torch.full((16, 1, 7, 7), torch.inf), f"1 with NaN or infinite values: {STEM}"),
     "over float32": (
         torch.full((16, 1, 7, 7), 1e39, dtype=torch.float64),
-        f"1 with NaN or infinite values: {STEM}",
+        f"1 with values too large for float32: {STEM}",
     ),
 }
 
