@@ -315,8 +315,12 @@ def disk_reason(error: OSError) -> str:
 
 def unreadable(error: OSError) -> str:
     """Why a file cannot be read, and a remedy: "(Permission denied): check its path and rights"."""
-    remedy = "shorten the names of its folders" if error.errno == errno.ENAMETOOLONG else "check its path and rights"
-    return f"({disk_reason(error)}): {remedy}"
+    return f"({disk_reason(error)}): {_READ_REMEDIES.get(error.errno or 0, 'check its path and rights')}"
+
+
+_READ_REMEDIES: Mapping[int, str] = MappingProxyType(
+    {errno.ENAMETOOLONG: "shorten the names of its folders", errno.ESTALE: "run again when it rests"}
+)
 
 
 def unwritable(error: OSError) -> str:

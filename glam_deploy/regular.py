@@ -9,6 +9,9 @@ import itertools
 import os
 import stat
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -48,7 +51,43 @@ def open_regular(path: Path) -> io.BufferedReader:
     a file of the kernel that has nothing to read now.
     """
     _require_regular(path.stat().st_mode, path)
-    return io.BufferedReader(_File(_opened(path, _READING), "rb"))
+    file: io.BufferedReader = io.BufferedReader(_File(_opened(path, _READING), "rb"))
+    try:
+        _require_held(path, os.fstat(file.fileno()))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+_held: dict[Path, list[tuple[int, int]]] = {}
+"""Absolute path -> device and inode (stat(2)) of the files that it was said to lead to."""
+_holding = threading.Lock()
+
+
+@contextmanager
+def held(path: Path, identity: tuple[int, int]) -> Iterator[None]:
+    """Context in which `path` leads to the same file, of this device and inode, in all threads of this process.
+
+    It leads to another one where a link on the way or a folder above it is exchanged, which neither file shows;
+    `open_regular` raises OSError (ESTALE) then.
+    """
+    name = path.absolute()
+    with _holding:
+        _held.setdefault(name, []).append(identity)
+    try:
+        yield
+    finally:
+        with _holding:
+            _held[name].remove(identity)
+            if not _held[name]:
+                del _held[name]
+
+
+def _require_held(path: Path, found: os.stat_result) -> None:
+    expected = _held.get(path.absolute()) if _held else None
+    if expected and (found.st_dev, found.st_ino) not in expected:
+        raise OSError(errno.ESTALE, "it was exchanged while it was read", str(path))
 
 
 def _opened(path: Path, flags: int, mode: int = 0o777) -> int:

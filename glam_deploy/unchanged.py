@@ -8,13 +8,13 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from glam_deploy.errors import InputError, unreadable
-from glam_deploy.regular import open_regular
+from glam_deploy.regular import held, open_regular
 
 MAX_BYTES = 5 << 30
 """Largest size of a file that is read for its hash: native pixel data have up to 4 GiB (PS3.5 section 7.1.1), as
@@ -59,7 +59,17 @@ class Snapshot:
     @classmethod
     def of(cls, path: Path) -> "Snapshot":
         """Raises InputError if the file cannot be read."""
-        return cls(path=path, status=_status(path), sha256=file_sha256(path))
+        try:
+            with open_regular(path) as file:
+                status = _status_of(file)
+                _require_size(status[2])
+                return cls(path=path, status=status, sha256=_sha256(file))
+        except OSError as error:
+            raise _unreadable(error) from error
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Context in which the path leads to this file (`regular.held`)."""
+        return held(self.path, (self.status[0], self.status[1]))
 
     def require_unchanged(self) -> None:
         """Raise InputError if the file cannot be read, or may have had another content since.
@@ -81,7 +91,8 @@ def unchanged(path: Path) -> Iterator[str]:
     Raises InputError at the beginning as `Snapshot.of`, and at the end as `Snapshot.require_unchanged`.
     """
     snapshot = Snapshot.of(path)
-    yield snapshot.sha256
+    with snapshot.holding():
+        yield snapshot.sha256
     snapshot.require_unchanged()
 
 
@@ -101,9 +112,13 @@ def _status(path: Path) -> tuple[int, ...]:
     """
     try:
         with open_regular(path) as file:
-            found = os.fstat(file.fileno())
+            return _status_of(file)
     except OSError as error:
         raise _unreadable(error) from error
+
+
+def _status_of(file: BinaryIO) -> tuple[int, ...]:
+    found = os.fstat(file.fileno())
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

@@ -8,6 +8,7 @@ hidden folder inside the target; objects are moved to their names first, `result
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, re
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.uids import derived_uid, digest
 from glam_deploy.durable import sync
-from glam_deploy.errors import BackendRunError, Caller, GlamError, InputError, NotForThisNetwork, UsageError
+from glam_deploy.errors import BackendRunError, Caller, GlamError, InputError, NotForThisNetwork
 from glam_deploy.exams import ViewScores, score_exams
 from glam_deploy.json_records import parse_json, to_json
 from glam_deploy.outputs.report import STATEMENT, exam_content
@@ -83,8 +84,8 @@ def process_folder(source: Path, target: Path, predictor: Predictor, config: Con
     """Process every mammogram in `source`, write all results into `target`; the content of `result.json`.
 
     Of `config` only `accept` and `results` are used. `target` is an empty folder. Raises UsageError if `source` holds
-    no file that may be an image, or a file is changed meanwhile, BackendRunError if the engine fails, and OSError;
-    `target` is then left as it was.
+    no file that may be an image, BackendRunError if the engine fails, and OSError; `target` is then left as it was. All
+    views of a study fail if one of its files is changed meanwhile.
     """
     files = examine_folder(source, predictor, config)
     with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=target) as staging:
@@ -95,8 +96,6 @@ def process_folder(source: Path, target: Path, predictor: Predictor, config: Con
             others=tuple(files.unused),
             provenance=predictor.provenance,
         )
-        for study in studies:
-            study.require_unchanged()
         content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "statement": STATEMENT, **to_json(result)}
         (Path(staging) / RESULT).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
         for file, name in (*(pair for study in studies for pair in study.files()), (Path(staging) / RESULT, RESULT)):
@@ -129,22 +128,30 @@ class _Study:
         self._files = {each.received.sop_uid: each for each in files}
         self._views = [_job_view(each) for each in sorted(files, key=lambda each: each.received.sop_uid)]
         self._job = _job(files[0].received.study_uid, self._views)
+        self._has_reports = True
 
     def work(self) -> "_Study":
-        self._views = [self._processed(view) for view in self._views]
-        self._publisher.reports.publish(self._job, self._views)
+        """Make the results, or none if a file is changed meanwhile: it is read several times, and results of one image
+        must not get the UIDs of another.
+        """
+        with ExitStack() as stack:
+            for file in self._files.values():
+                stack.enter_context(file.snapshot.holding())
+            self._views = [self._processed(view) for view in self._views]
+            try:
+                self._publisher.reports.publish(self._job, self._views)
+                for file in (self._files[view.sop_uid] for view in self._views if view.outcome == "done"):
+                    file.snapshot.require_unchanged()
+            except InputError as error:
+                self._fail(f"a file of this study was not the same throughout: {error.message_for(Caller.RUN_DIR)}")
         return self
 
-    def require_unchanged(self) -> None:
-        """Raise UsageError if a file with results may have had another content since its header was examined.
-
-        It is read several times, and results of one image must not get the UIDs of another.
-        """
-        for file in (self._files[view.sop_uid] for view in self._views if view.outcome == "done"):
-            try:
-                file.snapshot.require_unchanged()
-            except InputError as error:
-                raise UsageError(f"{file.path}: {error.message_for(Caller.RUN_DIR)}") from error
+    def _fail(self, reason: str) -> None:
+        self._views = [
+            replace(view, outcome="failed", reason=reason, folder=None) if view.outcome == "done" else view
+            for view in self._views
+        ]
+        self._has_reports = False
 
     def files(self) -> Iterator[tuple[Path, str]]:
         """Each object's file and its final name: series and instance UID, as mercure names files."""
@@ -201,8 +208,9 @@ class _Study:
         data = self._publisher.data
         for folder in (data.root / view.folder for view in self._views if view.folder):
             yield folder, view_entries(folder)
-        folder = data.job_results(self._job.key)
-        yield folder, report_entries(folder)
+        if self._has_reports:
+            folder = data.job_results(self._job.key)
+            yield folder, report_entries(folder)
 
     def _view_entry(self, view: JobView, source: Path) -> ViewEntry:
         entry = ViewEntry(

@@ -5,6 +5,7 @@ one. Both fail then: results refer to an image by this UID, and a viewer could s
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,7 +117,8 @@ class _FolderReader:
             if not is_dicom(head_of(path)):
                 return _Unusable(status="failed", reason=_foreign_content(path))
             snapshot = Snapshot.of(path)
-            received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
+            with snapshot.holding():
+                received = with_valid_uids(examine(path, for_processing=self._for_processing, caller=Caller.RUN_DIR))
             snapshot.require_unchanged()
             if not received.is_mammogram:
                 return _Unusable(status="skipped", reason=received.reason)
@@ -148,7 +150,11 @@ class _FolderReader:
             self._mammograms += versions
             return
         failures: dict[Path, _Unusable] = {}
-        if conflict := self._conflict(versions, failures):
+        with ExitStack() as stack:
+            for file in versions:
+                stack.enter_context(file.snapshot.holding())
+            conflict = self._conflict(versions, failures)
+        if conflict:
             self._refuse(versions, conflict)
             return
         used = next((file for file in versions if file.path not in failures), versions[0])

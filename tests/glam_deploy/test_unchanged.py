@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,33 @@ def test_the_first_content_again_is_an_error(path: Path, harm: Callable[[Path], 
     with pytest.raises(InputError, match="was changed, moved or linked while it was read"), unchanged(path):
         harm(path)
     require_sha256(path, hashlib.sha256(ONE).hexdigest())
+
+
+@pytest.mark.usefixtures("age")
+@pytest.mark.parametrize("through", ["a link to the file", "a link to its folder"])
+def test_another_file_under_the_same_path_is_not_opened(path: Path, tmp_path: Path, through: str) -> None:
+    """The links lead elsewhere for a while; the files themselves show nothing of it. Other threads see it too."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.dcm").write_bytes(OTHER)
+    link = tmp_path / "link"
+    targets = (path, tmp_path / "other/a.dcm") if "the file" in through else (tmp_path, tmp_path / "other")
+    link.symlink_to(targets[0])
+    given = link if "the file" in through else link / path.name
+
+    def lead_to(target: Path) -> None:
+        link.with_name("new").symlink_to(target)
+        link.with_name("new").replace(link)
+
+    with unchanged(given) as sha256, ThreadPoolExecutor() as threads:
+        lead_to(targets[1])
+        with pytest.raises(OSError, match="exchanged while it was read"):
+            threads.submit(read_regular, given).result()
+        with pytest.raises(InputError, match=r"exchanged while it was read\): run again when it rests"):
+            read(given)
+        lead_to(targets[0])
+        assert hashlib.sha256(read_regular(given)).hexdigest() == sha256
+    lead_to(targets[1])
+    assert read_regular(given) == OTHER, "nothing is held any more"
 
 
 @pytest.mark.parametrize(("fresh_s", "reads"), [(-1e6, 1), (1e6, 2)])

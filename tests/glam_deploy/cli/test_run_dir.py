@@ -5,13 +5,15 @@ import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from mammograms import write_mg
+from mammograms import breast, write_mg
 from pacs.exams import write_exam
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -21,7 +23,10 @@ from support.deep_folder import make_deep_folder
 from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance import folder, folder_files
+from glam_deploy.appliance.work import result_objects
+from glam_deploy.appliance.work.result_objects import StudyReports
 from glam_deploy.cli.run_dir import in_and_out
+from glam_deploy.dicom.mammography import write_view
 from glam_deploy.errors import UsageError
 from glam_deploy.records import View
 
@@ -299,27 +304,82 @@ def tomosynthesis(dataset: Dataset) -> None:
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = BreastTomosynthesisImageStorage
 
 
-def test_a_file_exchanged_and_put_back_ends_the_run(
+Harm = Callable[[Path, Path], Iterator[None]]
+
+
+def exchanged(one: Path, other: Path) -> Iterator[None]:
+    """The files change their names."""
+    kept = one.with_name(".kept")
+    one.rename(kept)
+    other.rename(one)
+    try:
+        yield
+    finally:
+        one.rename(other)
+        kept.rename(one)
+
+
+def linked(one: Path, other: Path) -> Iterator[None]:
+    """The folder of the first becomes a link to that of the other."""
+    kept = one.parent.with_name("kept")
+    one.parent.rename(kept)
+    one.parent.symlink_to(other.parent)
+    try:
+        yield
+    finally:
+        one.parent.unlink()
+        kept.rename(one.parent)
+
+
+@pytest.mark.parametrize("harm", [exchanged, linked])
+@pytest.mark.parametrize("where", ["read_view", "segmentation"])
+def test_a_file_exchanged_and_put_back_has_no_result(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Harm, where: str
+) -> None:
+    """Pixels or objects were those of another image, though each hash is that of the first; other studies go on."""
+    (one,) = write_exam(tmp_path / "in", "exchanged", [View.L_CC])
+    (elsewhere,) = write_exam(tmp_path / "elsewhere", "untouched", [View.R_CC])
+    elsewhere.rename(tmp_path / "in/untouched.dcm")
+    (other,) = write_exam(tmp_path / "other", "exchanged", [View.L_CC])
+    module = folder if where == "read_view" else result_objects
+    real = getattr(module, where)
+
+    def read(given: Any, *more: Any, **options: Any) -> Any:
+        path = given if isinstance(given, Path) else given.source
+        if path.name != one.name:
+            return real(given, *more, **options)
+        with contextmanager(harm)(one, other):
+            return real(given, *more, **options)
+
+    monkeypatch.setattr(module, where, read)
+    assert cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out").code == 1
+    studies = {study["views"][0]["file"]: study for study in result_of(tmp_path / "out")["studies"]}
+    (view,) = studies[one.name]["views"]
+    assert view["status"] == "failed" and "exchanged while it was read" in view["reason"]
+    assert studies["untouched.dcm"]["views"][0]["status"] == "done" and studies["untouched.dcm"]["objects"]
+    assert not any(entry["kind"] == "seg" for entry in studies[one.name]["objects"])
+
+
+def test_a_file_that_is_changed_after_its_results_were_made_has_none(
     cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pixels were those of another image, though each hash is that of the first."""
-    (one,) = write_exam(tmp_path / "in", "exchanged", [View.L_CC])
-    (other,) = write_exam(tmp_path / "other", "other", [View.L_CC])
-    kept, real = tmp_path / "kept", folder.read_view
+    (one,) = write_exam(tmp_path / "in", "changed", [View.L_CC])
+    (elsewhere,) = write_exam(tmp_path / "elsewhere", "untouched", [View.R_CC])
+    elsewhere.rename(tmp_path / "in/untouched.dcm")
+    real = StudyReports.publish
 
-    def read(path: Path, **options: Any) -> Any:
-        one.rename(kept)
-        other.rename(one)
-        try:
-            return real(path, **options)
-        finally:
-            one.rename(other)
-            kept.rename(one)
+    def publish(*given: Any) -> Any:
+        made = real(*given)
+        one.write_bytes(elsewhere.with_name("other.dcm").read_bytes())
+        return made
 
-    monkeypatch.setattr(folder, "read_view", read)
-    said = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
-    assert (said.code, names(tmp_path / "out")) == (2, [])
-    assert f"{one}: the file was changed, moved or linked while it was read" in said.err
+    write_view(elsewhere.with_name("other.dcm"), breast(View.L_CC), view=View.L_CC)
+    monkeypatch.setattr(StudyReports, "publish", publish)
+    assert cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out").code == 1
+    studies = {study["views"][0]["file"]: study for study in result_of(tmp_path / "out")["studies"]}
+    (view,) = studies[one.name]["views"]
+    assert view["status"] == "failed" and "a file of this study was not the same throughout" in view["reason"]
+    assert (studies[one.name]["objects"], bool(studies["untouched.dcm"]["objects"])) == ([], True)
 
 
 @pytest.mark.parametrize("module", [folder, folder_files])
@@ -344,4 +404,4 @@ def test_a_file_replaced_after_its_header_was_read_has_no_result(
     status = {view["file"]: (view["status"], view["reason"]) for view in [*study["views"], *found["others"]]}
     assert status.pop(two.name) == ("done", None)
     (failure,) = status.values()
-    assert failure[0] == "failed" and "changed or replaced while it was read" in failure[1]
+    assert failure[0] == "failed" and "while it was read" in failure[1]
