@@ -6,6 +6,7 @@ image of the network: upright, facing right, with the chest wall on the left.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Literal
 
 from glam_deploy.errors import UsageError
@@ -115,9 +116,10 @@ class NetworkSpec:
                 raise UsageError(f"patches = {asked!r}: {self.title} has no patches. Leave the number of patches out.")
             return 0
         count = self.selection.default if asked is None else asked
-        if count not in range(1, self.selection.slots + 1):
+        is_whole = isinstance(count, Integral) and not isinstance(count, bool)
+        if not is_whole or not 1 <= count <= self.selection.slots:
             raise UsageError(f"patches = {count!r}: expected a whole number from 1 to {self.selection.slots}")
-        return count
+        return int(count)
 
     @property
     def has_patch_maps(self) -> bool:

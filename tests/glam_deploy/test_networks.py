@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 
 from glam_deploy import networks
@@ -68,7 +69,9 @@ def test_the_number_of_patches_is_that_asked_for_or_the_default() -> None:
     for wrong in (0, 7):
         with pytest.raises(UsageError, match=f"patches = {wrong}: expected a whole number from 1 to 6"):
             GLAM.patch_count(wrong)
-    with pytest.raises(UsageError, match="patches = '1': expected a whole number from 1 to 6"):
-        GLAM.patch_count("1")  # type: ignore[arg-type]
+    for kind in ("1", 1.0, True, np.float32(1)):
+        with pytest.raises(UsageError, match=r"patches = .*: expected a whole number from 1 to 6"):
+            GLAM.patch_count(kind)  # type: ignore[arg-type]
+    assert type(GLAM.patch_count(np.int64(3))) is int  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="patches = 1: CAM has no patches"):
         CAM.patch_count(1)

@@ -9,10 +9,13 @@ import datetime
 import pathlib
 import pickle
 import re
+import struct
 import types
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +137,7 @@ def read_weights_file(path: Path) -> object:
         raise CheckpointError(f"{path}: not a readable checkpoint: it is {kind}")
     _refuse_long_names(path)
     check_hashing(path)
+    _require_sums(path)
     try:
         # the warnings are about pickle protocols; a user cannot act on them
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(list(HARMLESS)):
@@ -150,6 +154,32 @@ def _refuse_long_names(path: Path) -> None:
             f"{path}: not a readable checkpoint: it names a type of more than {LONGEST} characters, as no library has. "
             f"Do not use it."
         )
+
+
+_NOT_FOR_ZIPFILE = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, LookupError, EOFError, struct.error)
+"""What zipfile raises for other files and damaged directories, which torch names."""
+
+
+def _require_sums(path: Path) -> None:
+    """Raise CheckpointError if a part of a zip archive has not the CRC-32 that it should have, which torch ignores.
+
+    `torch.serialization.set_crc32_options(False)` writes 0 for all parts.
+    """
+    with (
+        suppress(zipfile.BadZipFile, OSError, ValueError),
+        open_regular(path) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
+        parts = archive.infolist()
+        plain = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+        # parts that share bytes would cost more than the file has
+        if not plain or not any(part.CRC for part in parts) or sum(p.file_size for p in parts) > path.stat().st_size:
+            return
+        if (damaged := archive.testzip()) is not None:
+            raise CheckpointError(
+                f"{path}: the checkpoint is damaged: its part {damaged!a} has another checksum (CRC-32) than it should "
+                f"have. Copy or download it again."
+            )
 
 
 def _head(path: Path) -> bytes:
