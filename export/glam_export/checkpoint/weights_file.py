@@ -166,7 +166,7 @@ def _require_sums(path: Path) -> None:
     `torch.serialization.set_crc32_options(False)` writes 0 for all parts.
     """
     with (
-        suppress(zipfile.BadZipFile, OSError, ValueError),
+        suppress(*_NOT_FOR_ZIPFILE),
         open_regular(path) as file,
         zipfile.ZipFile(file) as archive,
     ):
