@@ -74,6 +74,7 @@ def filled(line: str, words: Mapping[str, Path], out: Path) -> list[str]:
     return [word.format(**words, out=out) for word in line.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_commands_of_a_laptop(system: str, words: Mapping[str, Path], tmp_path: Path) -> None:
     given = [json.dumps([filled(line, words, tmp_path) for line in lines]) for lines in (REAL, FAKE)]

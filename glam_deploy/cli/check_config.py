@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from glam_deploy.appliance.data import DataFolder
 
 
+_MAY_BE_ABSENT = re.compile(r"(targets\.\d+|standby)\.folder")
+"""Keys of folders that may be on a disk that is not mounted now: what goes there waits."""
 _SECRET_FILE = re.compile(r"(secret|token|password)_file$|tls\.key$")
 
 
@@ -136,6 +138,8 @@ def _notes(config: "Config") -> Iterator[str]:
                 "one there, so name the proxy's own address"
             )
     for key, path in _paths(json.loads(config.model_dump_json()), ""):
+        if _MAY_BE_ABSENT.fullmatch(key) and not hidden(Path(path)) and not Path(path).exists():
+            yield f"note       {key} = {path} does not exist: mount its disk, or make it; what goes there waits"
         if _SECRET_FILE.search(key) and others_can_read(Path(path)):
             yield f"note       {key} = {path}: other users can read the secret: chmod 600 {quoted(path)}"
 
@@ -152,7 +156,7 @@ def missing_files(config: "Config") -> Iterator[str]:
     for key, path in _paths(json.loads(config.model_dump_json(exclude={"data"})), ""):
         if reason := hidden(Path(path)):
             yield f"MISSING    {key} = {path}: it cannot be reached ({reason}): run this as the user of the appliance"
-        elif not Path(path).exists():
+        elif not Path(path).exists() and not _MAY_BE_ABSENT.fullmatch(key):
             yield f"MISSING    {key} = {path}"
         elif _SECRET_FILE.search(key) and (kind := other_kind(Path(path))):
             yield f"MISSING    {key} = {path}: {kind}"

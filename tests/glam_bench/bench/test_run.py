@@ -46,6 +46,7 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_whole_bench(bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "CHILD", (sys.executable, "-c", STAND_IN))
     told: list[str] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.bundles import unprivileged
 from support.commands import ROOT, Cli
+from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance.config import parse_config
 from glam_deploy.cli import check_config
@@ -37,6 +38,19 @@ def test_tells_what_would_be_done(cli: Cli, tmp_path: Path) -> None:
     assert f"MISSING    worker.bundle = {tmp_path}/bundle" in said.out
     assert "is valid, but 2 missing, without which" in said.out
     assert not (tmp_path / "data").exists(), "it starts nothing"
+
+
+def test_a_folder_that_is_not_mounted_keeps_nothing_from_starting(cli: Cli, tmp_path: Path) -> None:
+    """The unit starts `serve` only if this command succeeds; deliveries and copies wait for the disk."""
+    write_tiny_bundle(tmp_path / "bundle")
+    (tmp_path / "web.token").touch(0o600)
+    (tmp_path / "web.token").write_text("a" * 64)
+    away = '[[targets]]\nname = "disk"\nfolder = "away/results"\n[standby]\nfolder = "away/copy"\n'
+    said = cli("check-config", "--config", written(tmp_path, MINIMAL + away))
+    assert said.code == 0
+    for key, name in (("targets.0.folder", "results"), ("standby.folder", "copy")):
+        assert f"note       {key} = {tmp_path}/away/{name} does not exist: mount its disk" in said.out
+    assert "MISSING" not in said.out
 
 
 @pytest.mark.parametrize(

@@ -32,5 +32,6 @@ def test_on_the_second_of_two(idle_kernels: Path) -> None:
     run_inside(*files, kernels=[idle_kernels], env={"GLAM_FAKE_CUDA_DEVICES": "2", "GLAM_TEST_GPU": "1"})
 
 
+@pytest.mark.slow
 def test_on_the_fake_gpu(idle_kernels: Path) -> None:
     run_inside(*sorted(HERE.glob("gpu_*.py")), kernels=[idle_kernels])
