@@ -1,6 +1,5 @@
 """Image files of paths and folders: which files count as images, and how a DICOM file is recognized."""
 
-import errno
 import os
 import re
 import stat
@@ -34,12 +33,11 @@ def find_inputs(
     are packed with gzip. A file without a suffix, as on DICOM media (PS3.10 section 8.2), that cannot be opened, or may
     be a damaged or packed image, is included too; reading it then raises the error. So is a file with one of these
     suffixes that cannot be opened. `on_passed_over` is called with each folder and its other files, if there are any,
-    without hidden files and DICOMDIR. Links are followed, and each folder is searched once. A folder whose path is too
-    long for the system (PATH_MAX) is included as if it were a file, because it may hold images; reading it raises the
-    error.
+    without hidden files and DICOMDIR. Links are followed, and each folder is searched once. A subfolder that cannot be
+    searched, because of its permissions or a path that is too long for the system (PATH_MAX), is included as if it were
+    a file, because it may hold images; reading it raises the error.
 
-    Raises UsageError for a path that does not exist or cannot be accessed, another folder that cannot be searched, and
-    a folder without images.
+    Raises UsageError for a path that does not exist or cannot be accessed or searched, and for a folder without images.
     """
     expanded = [_expand(Path(path), on_passed_over) for path in dict.fromkeys(paths)]
     return list(dict.fromkeys(found for each in expanded for found in each))
@@ -97,9 +95,9 @@ def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) 
         return [path]
     if not stat.S_ISDIR(mode):
         raise UsageError(f"{path} is a device or pipe, expected a file or a folder: save it as a file")
-    too_long: list[Path] = []
-    files = sorted(_files_in(path, too_long))
-    found = sorted([*filter(looks_like_image, files), *too_long])
+    unsearched: list[Path] = []
+    files = sorted(_files_in(path, unsearched))
+    found = sorted([*filter(looks_like_image, files), *unsearched])
     if not found:
         raise UsageError(f"{path} contains no DICOM, PNG, TIFF or npy file: check the folder")
     if others := sorted(set(files) - set(found)):
@@ -119,16 +117,16 @@ def _mode(path: Path) -> int:
         ) from error
 
 
-def _files_in(folder: Path, too_long: list[Path]) -> Iterator[Path]:
+def _files_in(folder: Path, unsearched: list[Path]) -> Iterator[Path]:
     """All files in a folder and its subfolders, without hidden files and DICOMDIR; links to folders are followed.
 
-    Appends folders with a path that is too long to `too_long`. Raises UsageError for others that cannot be searched.
+    Appends subfolders that cannot be searched to `unsearched`. Raises UsageError if `folder` itself cannot.
     """
 
     def leave(error: OSError) -> None:
-        if error.errno != errno.ENAMETOOLONG:
+        if Path(error.filename) == folder:
             _refuse_folder(error)
-        too_long.append(Path(error.filename))
+        unsearched.append(Path(error.filename))
 
     seen: set[Path] = set()
     for place, folders, names in os.walk(folder, onerror=leave, followlinks=True):

@@ -103,6 +103,7 @@ def _opened(path: Path, flags: int, mode: int = 0o777) -> int:
 
 def _require_regular(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
+        os.scandir(path).close()  # the reason of a folder that could not be searched, and stands for its files
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, NOT_REGULAR, str(path))

@@ -28,23 +28,21 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file as hexadecimal digits. Raises InputError if it cannot be read or has more than MAX_BYTES."""
     try:
         with open_regular(path) as file:
-            _require_size(os.fstat(file.fileno()).st_size)
-            return _sha256(file)
+            return _sha256(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise _unreadable(error) from error
 
 
-def _sha256(file: BinaryIO) -> str:
+def _sha256(file: BinaryIO, size: int) -> str:
+    """`size`: that of the file when it was opened. Raises InputError for more bytes, which files of /proc may have."""
+    if size > MAX_BYTES:
+        raise InputError(f"the file has {size} bytes, expected at most {MAX_BYTES}: it is no image")
     total, count, buffer = hashlib.sha256(), 0, memoryview(bytearray(1 << 18))
     while number := file.readinto(buffer):  # type: ignore[attr-defined]
         total.update(buffer[:number])
-        _require_size(count := count + number)  # files of /proc have no size and may have no end
+        if (count := count + number) > size:
+            raise InputError(f"the file grows, it has more than its {size} bytes: wait until it is complete")
     return total.hexdigest()
-
-
-def _require_size(count: int) -> None:
-    if count > MAX_BYTES:
-        raise InputError(f"the file has {count} bytes or more, expected at most {MAX_BYTES}: it is no image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +60,7 @@ class Snapshot:
         try:
             with open_regular(path) as file:
                 status = _status_of(file)
-                _require_size(status[2])
-                return cls(path=path, status=status, sha256=_sha256(file))
+                return cls(path=path, status=status, sha256=_sha256(file, status[2]))
         except OSError as error:
             raise _unreadable(error) from error
 

@@ -215,10 +215,16 @@ def test_files_that_cannot_be_opened(open_folder: Path) -> None:
 def test_folders_that_cannot_be_searched(open_folder: Path) -> None:
     (open_folder / "a.dcm").touch()
     (locked := open_folder / "locked").mkdir(0)
+    (open_folder / "gone").symlink_to("/proc/self/fd")
     with unprivileged():
-        for path in (open_folder, locked):
-            with pytest.raises(UsageError, match=r"locked cannot be searched \(Permission denied\)"):
-                find_inputs([path])
+        found = find_inputs([open_folder])
+        assert {open_folder / "a.dcm", locked} <= {*found}, "one folder does not stop the others"
+        with pytest.raises(
+            InputError, match=r"^the file cannot be read \(Permission denied\): check its path and rights"
+        ):
+            read(locked)
+        with pytest.raises(UsageError, match=r"locked cannot be searched \(Permission denied\)"):
+            find_inputs([locked])
         with pytest.raises(UsageError, match=r"locked/a\.dcm cannot be accessed \(Permission denied\)"):
             find_inputs([locked / "a.dcm"])
 
