@@ -334,6 +334,7 @@ _NO_FOLDER = "move the file away that is in the place of a folder"
 _WRITE_REMEDIES: Mapping[int, str] = MappingProxyType(
     {
         errno.ENOSPC: "free disk space",
+        errno.EBADF: "it is closed, redirect it",
         errno.EDQUOT: "free disk space within the quota",
         errno.EROFS: "mount the file system writable",
         errno.EACCES: "give this user the right to write there",

@@ -6,7 +6,7 @@ tell it.
 
 import os
 import sys
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 
 import click
 
@@ -55,6 +55,7 @@ class StandardStreams:
     """
 
     def __init__(self) -> None:
+        _open_closed()
         self._out = _guard("stdout")
         _guard("stderr")
 
@@ -71,6 +72,21 @@ class StandardStreams:
         if not isinstance(self._out.error, BrokenPipeError):
             click.echo(f"glam-deploy: standard output cannot be written {unwritable(self._out.error)}", err=True)
         return status or 1
+
+
+def _open_closed() -> None:
+    """Open the null device where a standard stream is closed: the next file would get its descriptor, and with it what
+    libraries print. For reading only, so that output is an error and not lost without a word.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDONLY)
+            if number and opened == number:
+                stream = TextIOWrapper(BufferedWriter(FileIO(number, "wb", closefd=False)), "utf-8")
+                setattr(sys, name, stream)
+                setattr(sys, f"__{name}__", stream)  # which keeps its buffer open
 
 
 def _guard(name: str) -> _Guarded | None:

@@ -102,6 +102,33 @@ run(count)
 """Prints a page of 4096 bytes, then two at a time, as many as Python's buffer holds."""
 
 
+@pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
+def test_closed_streams(tmp_path: Path, closed: list[int]) -> None:
+    """Output is an error, and no file that is opened gets the descriptor, to which libraries print."""
+    program = """if True:
+        import os
+        from contextlib import suppress
+        from glam_deploy.cli.main import run
+        def body():
+            print("told")
+            own = open("own.txt", "wb")
+            with suppress(OSError):
+                os.write(1, b"of a library")
+        run(body)
+    """
+    shut = "; ".join(f"exec {number}>&-" for number in closed)
+    said = subprocess.run(
+        ["bash", "-c", f'{shut}; exec "$0" -c "$1"', sys.executable, program],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert (tmp_path / "own.txt").read_bytes() == b""
+    if 1 in closed:
+        assert said.returncode == 1
+        assert 2 in closed or "standard output cannot be written (Bad file descriptor)" in said.stderr
+    else:
+        assert said.returncode == 0 and "told" in said.stdout
+
+
 def test_ctrl_c_in_the_middle_of_a_write_doubles_nothing(start: Start) -> None:
     """A pipe of 16 pages takes half of the last write, which waits for room for the rest until the signal comes."""
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
