@@ -64,13 +64,16 @@ def configure_logging(role: str) -> None:
     )
     for handler in logging.getLogger().handlers:
         handler.addFilter(RecurrenceFilter())
+        handler.addFilter(_is_ours)  # pydicom sets the level of its logger when it is imported, which may be later
     package = logging.getLogger("glam_deploy")
     package.handlers.clear()  # the command line's own handler would write each line a second time
     package.setLevel(logging.INFO)
-    for name in _QUOTING:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     warnings.simplefilter("ignore")
     threading.excepthook = lambda arguments: _log_thread_end(arguments.exc_value)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] not in _QUOTING
 
 
 def _log_thread_end(error: BaseException | None) -> None:

@@ -1,6 +1,7 @@
 """A folder as a target: each result object becomes the file `STUDY/SOP.dcm`, complete or absent at any moment.
 
-Names are UIDs. Files are written with mode 0640 and folders of studies with 0750, less the umask of the service.
+Names are UIDs, derived ones for those that are not valid (`uids.valid_uid`). Files are written with mode 0640 and
+folders of studies with 0750, less the umask of the service.
 """
 
 import errno
@@ -11,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from pydicom.uid import UID
-
 from glam_deploy.dicom.net import files
 from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
+from glam_deploy.dicom.uids import valid_uid
 from glam_deploy.durable import sync
 from glam_deploy.errors import DicomError, PeerDeclined, PeerError
 from glam_deploy.regular import read_regular
@@ -75,11 +75,10 @@ class FolderSession:
         raise PeerDeclined(f"{self.folder} is a folder, without storage commitment: set `commitment = false`")
 
     def _place(self, item: Item) -> Path:
-        """Raises DicomError if the object cannot be read or its UIDs are not names of files."""
-        study_uid = UID(files.header(item).StudyInstanceUID)
-        if not (study_uid.is_valid and UID(item.sop_uid).is_valid):
-            raise DicomError("StudyInstanceUID or SOPInstanceUID is not a valid UID: no file can be named by it")
-        return self.folder / study_uid / f"{item.sop_uid}.dcm"
+        """Raises DicomError if the object cannot be read."""
+        study_uid = str(files.header(item).StudyInstanceUID)
+        names = valid_uid("StudyInstanceUID", study_uid), valid_uid("SOPInstanceUID", item.sop_uid)
+        return self.folder / names[0] / f"{names[1]}.dcm"
 
     def _write(self, content: bytes, place: Path) -> None:
         study, part = place.parent, place.with_name(f".{place.stem}.part")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import UID
 from support.outbox import Outbox, write_items
 
 from glam_deploy.appliance.config import Config, Target, Worker
@@ -143,6 +144,21 @@ def test_a_result_that_cannot_be_read_is_refused(
     told = f"the file of the result cannot be read ({what}): check whether the data folder was changed"
     assert answer.reason == told
     assert files_in(folder) == []
+
+
+@pytest.mark.filterwarnings("ignore:(Invalid value|The value length)")
+@pytest.mark.parametrize("uid", ["con", "..A", "-x", "a" * 128, "../../etc"])
+def test_a_study_whose_uid_is_none_gets_a_folder_of_a_derived_one(folder: Path, tmp_path: Path, uid: str) -> None:
+    (item,) = write_items(tmp_path, STUDY, 1)
+    dataset = dcmread(item.path)
+    dataset["StudyInstanceUID"]._value = uid
+    dataset.save_as(item.path)
+    with FolderSession(folder=folder) as session:
+        session.store(item)
+        assert session.holds([item]) == {item.sop_uid}
+    (path,) = files_in(folder)
+    assert path.parent.parent == folder and UID(path.parent.name).is_valid
+    assert dcmread(path).StudyInstanceUID == uid
 
 
 def test_a_link_in_place_of_a_study_leads_nowhere(folder: Path, tmp_path: Path) -> None:

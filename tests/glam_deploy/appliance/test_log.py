@@ -1,6 +1,8 @@
-"""A full disk is logged at once and then every minute, however many threads meet it how often."""
+"""The log of a process: a full disk is logged at once and then every minute, and libraries that may quote are mute."""
 
 import logging
+import subprocess
+import sys
 
 from glam_deploy.appliance.process import RECURRENCE_S, RECURRING, RecurrenceFilter
 
@@ -23,3 +25,19 @@ def test_a_recurring_error_is_logged_once_a_minute_and_others_always() -> None:
     log.error("another")
     log.error("another")
     assert lines[2:] == ["the audit log cannot be written", "another", "another"]
+
+
+def test_a_library_that_is_imported_later_is_mute_too() -> None:
+    """pydicom sets the level of its logger then, and quotes values: identifiers that a hospital made up."""
+    program = """if True:
+        from glam_deploy.appliance.process import configure_logging
+        configure_logging("dispatcher")
+        from pydicom import Dataset
+        from pydicom.uid import UID
+        Dataset().StudyInstanceUID = "CANARY-of-the-hospital"
+        import logging
+        logging.getLogger("pynetdicom.acse").critical("CANARY")
+        logging.getLogger("glam_deploy.test").error("own words")
+    """
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "CANARY" not in said.stderr and "dispatcher ERROR own words" in said.stderr
