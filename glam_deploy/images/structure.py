@@ -3,10 +3,12 @@
 A decoder applies some chunks, ignores others, and allocates memory for any stated size, without a warning.
 """
 
+import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from glam_deploy.errors import InputError
@@ -20,6 +22,12 @@ MAX_CHUNKS = 100_000
 _PNG, _IEND = b"\x89PNG\r\n\x1a\n", bytes.fromhex("0000000049454e44ae426082")
 _LONGEST_EXIF = 1 << 16
 """Bytes of Exif data that are read, as many as a JPEG segment can have."""
+_LONGEST_TEXT = 1 << 18
+"""Bytes of a text that are read for an orientation."""
+_EXIF_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1")
+_XMP = b"XML:com.adobe.xmp"
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\b""")
+"""As an attribute or an element (XMP specification, part 1, section 7)."""
 _STEP = 1 << 16
 """Largest number of bytes read, and inflated, in one step."""
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -115,7 +123,7 @@ def _checked(chunks: Iterator[tuple[bytes, memoryview]]) -> Iterator[tuple[bytes
             raise InputError(f"the png declares a transparent colour (tRNS), expected no transparency: {REMEDY}")
         if name == b"acTL":
             raise InputError(f"the png is animated (acTL), expected one image: {REMEDY}")
-        if name == b"eXIf" and (turned := _orientation(bytes(chunk[8:-4]))) != 1:
+        if (turned := _stated_orientation(name, bytes(chunk[8:-4]))) != 1:
             raise InputError(f"the png's Exif Orientation is {turned}, expected 1 (first row on top): {REMEDY}")
         # a name with an initial capital means a critical chunk: an unknown one must be refused (PNG, 5.4)
         misplaced = name == b"IHDR" or (name == b"IDAT" and began and before != b"IDAT")
@@ -124,6 +132,31 @@ def _checked(chunks: Iterator[tuple[bytes, memoryview]]) -> Iterator[tuple[bytes
         began |= name == b"IDAT"
         before = name
         yield name, chunk
+
+
+def _stated_orientation(name: bytes, content: bytes) -> int:
+    """The Orientation in a chunk, as viewers find it: in eXIf, in the profile that ImageMagick writes as a text of
+    hexadecimal digits, or in XMP; else 1.
+    """
+    if name == b"eXIf":
+        return _orientation(content)
+    keyword, _, text = content.partition(b"\0")
+    if keyword in _EXIF_PROFILES and name in (b"tEXt", b"zTXt"):
+        digits = b"".join((_inflated(text[1:]) if name == b"zTXt" else text[:_LONGEST_TEXT]).split()[2:])
+        with suppress(ValueError):
+            return _orientation(bytes.fromhex(digits.decode("latin-1")))
+    if keyword == _XMP and name == b"iTXt":
+        packed, content = text[:1] == b"\1", text[2:].partition(b"\0")[2].partition(b"\0")[2]
+        found = _XMP_ORIENTATION.search(_inflated(content) if packed else content[:_LONGEST_TEXT])
+        return int(found[1]) if found else 1
+    return 1
+
+
+def _inflated(content: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(content, _LONGEST_TEXT)
+    except zlib.error:
+        return b""
 
 
 def _orientation(exif: bytes) -> int:

@@ -17,6 +17,7 @@ from PIL import Image
 from glam_deploy.errors import GlamError, InputError
 from glam_deploy.images.image_files import read_array, read_image, read_pixels
 from glam_deploy.preprocess import prepare
+from glam_deploy.reading import read
 from glam_deploy.records import Mammogram, View
 from glam_export.demo.phantom import phantom_view
 
@@ -286,3 +287,41 @@ def test_swapped_bytes_are_refused(tmp_path: Path, suffix: str) -> None:
         else:
             with pytest.raises(InputError, match="The two bytes of each pixel are swapped"):
                 prepare(image)
+
+
+TURNED = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+"""Exif data with the tag Orientation (0x0112) of 6."""
+PROFILE = b"\nexif\n%8d\n%s\n" % (len(TURNED), TURNED.hex().encode())
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"/></x:xmpmeta>'
+TURNED_TEXTS = {
+    "profile, packed": (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(PROFILE)),
+    "profile": (b"tEXt", b"Raw profile type exif\0" + PROFILE),
+    "XMP": (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    "XMP, packed": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)),
+    "XMP element": (
+        b"iTXt",
+        b"XML:com.adobe.xmp\0\0\0\0\0"
+        + XMP.replace(b' tiff:Orientation="6"', b"").replace(b"/>", b"><tiff:Orientation>6</tiff:Orientation>"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TURNED_TEXTS)
+def test_an_orientation_in_a_text_is_refused(tmp_path: Path, kind: str) -> None:
+    """As ImageMagick and Photoshop write it, and Pillow finds it."""
+    name, content = TURNED_TEXTS[kind]
+    path = tmp_path / "L-CC.png"
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)).save(path)
+    file = path.read_bytes()
+    assert read(path).pixels.shape == (64, 64)
+    chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    path.write_bytes(file[:33] + chunk + file[33:])
+    with Image.open(path) as image:
+        assert image.getexif()[0x0112] == 6
+    with pytest.raises(InputError, match=r"Exif Orientation is 6, expected 1"):
+        read(path)
+    harmless = content.replace(b'Orientation="6"', b'Orientation="1"')
+    if harmless != content:
+        chunk = struct.pack(">I", len(content)) + name + harmless + struct.pack(">I", zlib.crc32(name + harmless))
+        path.write_bytes(file[:33] + chunk + file[33:])
+        assert read(path).pixels.shape == (64, 64)
