@@ -34,17 +34,17 @@ _PART = re.compile(r"_(\d+|MASK|CROP|CROPPED|ROI)(?![A-Z0-9]|-\d)")
 _WORD = r"(?<![^\W_])(?:{})\d*(?![^\W_])"
 _AFTER_VIEW = rf"{_SIDE}?[-_. ]{{0,3}}{_PROJECTION}[-_. ]"
 _OTHER_KINDS = {
-    "magnification": re.compile(_WORD.format("(MAG|MAGNIFIED|MAGNIFICATION|SPOTMAG)")),
-    "spot compression": re.compile(_WORD.format("(SPOT)")),
+    "magnification": re.compile(_WORD.format("(MAGN?|MAGNIFIED|MAGNIFICATION|SPOTMAG)")),
+    "spot compression": re.compile(_WORD.format("(SPOT(?:[-_. ]?COMPRESSION)?)")),
     "another projection": re.compile(_WORD.format(rf"(XCC[LM]?|LMO|SIO|ROLLED)|{_AFTER_VIEW}(ML|LM|FB|RL|RM|TAN|CV)")),
     "implant": re.compile(_WORD.format("(IMPLANTS?)")),
     "implant displaced": re.compile(_WORD.format(f"{_AFTER_VIEW}(ID)")),
     "biopsy": re.compile(_WORD.format("(BIOPSY|STEREO|STEREOTAXIS|STEREOTACTIC)")),
-    "tomosynthesis": re.compile(_WORD.format("(TOMO|TOMOSYNTHESIS|DBT)")),
+    "tomosynthesis": re.compile(_WORD.format("(TOMO|TOMO[23]D|TOMOSYNTHESIS|DBT)")),
     "synthesized": re.compile(
         _WORD.format("(SYNTH|SYNTHETIC|SYNTHESI[SZ]ED|[CS][-_. ]?VIEW|I2D|(?:INTELLIGENT|INSIGHT)[-_. ]?2D)")
     ),
-    "contrast": re.compile(_WORD.format("(CESM|CEM|CONTRAST|RECOMBINED)")),
+    "contrast": re.compile(_WORD.format("(CESM|CEDM|CEM|CONTRAST|RECOMBINED)")),
     "specimen": re.compile(_WORD.format("(SPECIMEN)")),
 }
 """Kind of image that the network was not made for -> words that state it, also as Hologic, Siemens and Fujifilm name
