@@ -5,10 +5,10 @@ import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glam_deploy.addresses import parsed_address
 from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_rejections import rejections
@@ -90,7 +90,7 @@ def _own_echo(config: "Config", what: str, port: int, tls: "Tls | None") -> Find
 
     receive, host = config.receive, _reachable(config.receive.host)
     local_senders = [
-        sender for sender in receive.senders if any(ip_address(host) in network for network in sender.hosts)
+        sender for sender in receive.senders if any(parsed_address(host) in network for network in sender.hosts)
     ]
     if not local_senders:
         return _check_bound(what, receive.host, port)

@@ -4,13 +4,26 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ValidationInfo,
+    field_validator,
+)
+
+from glam_deploy.addresses import plain_network
 
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 AETitle = Annotated[str, Field(pattern=AE_TITLE)]
 """PS3.5 table 6.2-1."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 """0: a free port chosen by the system and written to the log; for tests."""
+HostNetwork = Annotated[IPvAnyNetwork, AfterValidator(plain_network)]
+"""An address or a network."""
 DIGEST = "^[0-9a-f]{64}$"
 """SHA-256 in hexadecimal."""
 Seconds = Annotated[float, Field(ge=0)]

@@ -1,6 +1,5 @@
 """Access control: the token, the limit on wrong tokens, who a client is, and the rules for the section `web`."""
 
-import ipaddress
 import secrets
 import stat
 import time
@@ -11,6 +10,7 @@ from typing import Literal
 
 from cryptography import x509
 
+from glam_deploy.addresses import parsed_address
 from glam_deploy.appliance.config import Web
 from glam_deploy.appliance.web.sessions import Clock, Sessions, User, is_same_secret, shown_name
 from glam_deploy.errors import UsageError
@@ -226,6 +226,6 @@ def certificate_names(certificate: Path) -> set[str]:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or parsed_address(host).is_loopback
     except ValueError:
         return False

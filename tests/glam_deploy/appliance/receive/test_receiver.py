@@ -62,6 +62,13 @@ def send(port: int, paths: list[Path], title: str = "STORESCU") -> list[int]:
     return statuses
 
 
+def test_hosts_as_sockets_of_ipv6_show_them(tmp_path: Path) -> None:
+    senders = [{"ae_title": "STORESCU", "hosts": ["::ffff:127.0.0.1"]}]
+    with running(config_of(tmp_path, senders=senders, host="::ffff:127.0.0.1")) as (here, ports):
+        assert send(ports["dicom"], write_exam(tmp_path)) == [0] * 4
+        assert {line["sender"] for line in here.audit("received")} == {"STORESCU@127.0.0.1"}
+
+
 def test_senders_at_once(tmp_path: Path) -> None:
     exams = [write_exam(tmp_path, seed=str(number)) for number in range(4)]
     statuses: list[int] = []
