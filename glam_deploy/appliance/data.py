@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +18,7 @@ from glam_deploy.dicom.uids import digest, is_uid
 from glam_deploy.durable import move_into_place, sync_folder
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import parse_json
-from glam_deploy.regular import open_lock, try_lock
+from glam_deploy.regular import open_lock, open_regular, try_lock
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
 """File names in the folders of results."""
@@ -191,6 +191,13 @@ def sole_process(data: DataFolder, role: str) -> Iterator[None]:
                 )
             time.sleep(_POLL_S)
         yield
+
+
+def has_process(data: DataFolder, role: str) -> bool:
+    """Whether a process has this role in the data folder now (`sole_process`). Changes nothing."""
+    with suppress(OSError), open_regular(data.locks / role) as file:
+        return not try_lock(file, shared=True)
+    return False
 
 
 def _user(number: int) -> str:

@@ -3,7 +3,7 @@
 import errno
 import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,16 +24,18 @@ TIMEOUT_S = 10.0
 # ports
 
 
-def listeners(config: "Config", processes: Processes) -> Iterator[Finding]:
-    """Findings on the DICOM ports: free if the receiver does not run, else answering."""
+def listeners(config: "Config", processes: Processes, running: Container[str]) -> Iterator[Finding]:
+    """Findings on the DICOM ports: free if the receiver does not run, else answering.
+
+    `running`: roles that a process has, with a recent heartbeat or not.
+    """
     receive, receiver = config.receive, processes.get("receiver")
-    ports = receiver.detail.get("ports", {}) if receiver else {}
-    wanted = {"dicom": receive.port, "dicom-tls": receive.tls.port if receive.tls else None}
+    configured = {"dicom": receive.port, "dicom-tls": receive.tls.port if receive.tls else None}
+    wanted = {name: port for name, port in configured.items() if port is not None}
+    ports = receiver.detail.get("ports", {}) if receiver else wanted
     for name, port in wanted.items():
-        if port is None:
-            continue
         what = f"{name} port {ports.get(name, port)}"
-        if receiver is None:
+        if receiver is None and "receiver" not in running:
             yield _free(what, receive.host, port)
         elif name not in ports:
             yield fails(
@@ -132,12 +134,12 @@ def _check_presented(what: str, host: str, port: int, tls: "KeyPair", farewell: 
     return ok(what, f"{host}: answers with the certificate in {tls.certificate}")
 
 
-def web(config: "Config", processes: Processes) -> Iterator[Finding]:
-    """Findings on the web port: free if the web process does not run, else answering."""
+def web(config: "Config", processes: Processes, running: Container[str]) -> Iterator[Finding]:
+    """Findings on the web port: free if the web process does not run, else answering; `running` as of `listeners`."""
     site = config.web
     port = processes["web"].detail.get("port", site.port) if "web" in processes else site.port
     what = f"web port {port}"
-    if "web" not in processes:
+    if "web" not in processes and "web" not in running:
         yield _free(what, site.host, site.port)
     elif site.tls:
         yield _check_presented(what, site.host, port, site.tls)

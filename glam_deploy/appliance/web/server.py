@@ -300,7 +300,7 @@ def _heartbeat_until(stop: threading.Event, thread: threading.Thread, send_heart
         try:
             send_heartbeat()
         except overview.READ_ERRORS as error:
-            _LOG.error("state.db cannot be written (%s)", type(error).__name__, extra=RECURRING)
+            _LOG.error("state.db cannot be written (%s)", error, extra=RECURRING)
         stop.wait(HEARTBEAT_S)
     if not stop.is_set():
         raise RuntimeError("the HTTP server has ended")
