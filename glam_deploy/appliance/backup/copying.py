@@ -21,8 +21,10 @@ from glam_deploy.appliance.backup.manifest import FORMAT, CopiedFile, CopyFolder
 from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.device import known_device_uid
 from glam_deploy.appliance.state import database
+from glam_deploy.appliance.state.soundness import unusable
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
+from glam_deploy.installation import page
 from glam_deploy.json_records import to_json
 from glam_deploy.regular import open_lock, open_regular, try_lock
 
@@ -48,8 +50,8 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False, veri
     An unchanged file is copied again if it is not there with its size; with `verify` also if its SHA-256 differs, for
     which every byte of the earlier copy is read. `standby`: kept current for a second node, as it is from then on.
 
-    Raises UsageError if that is no place for it, if another node has taken over, or if the files of IDENTITY are
-    damaged, which would replace sound ones in the copy; OSError and sqlite3.Error.
+    Raises UsageError if that is no place for it, if another node has taken over, or if the state or the files of
+    IDENTITY are damaged, which would replace sound ones in the copy; OSError and sqlite3.Error.
     """
     known_key(data)
     known_device_uid(data)
@@ -130,9 +132,18 @@ def _locked(copy: CopyFolder) -> Iterator[None]:
 
 
 def _copy_state(data: DataFolder, copy: CopyFolder) -> CopiedFile:
-    """A consistent copy of `state.db`, named by its digest: the earlier one stays until the manifest is replaced."""
+    """A consistent copy of `state.db`, named by its digest: the earlier one stays until the manifest is replaced.
+
+    Raises UsageError if it could not be restored: it would replace one that can.
+    """
     with part_file(copy.root) as (part, _):
         database.copy_database(data.database, part)
+        with _state(part) as connection:
+            if fault := unusable(connection):
+                raise UsageError(
+                    f"{data.database} is damaged ({fault}): nothing was copied, so that an earlier backup in "
+                    f"{copy.root} stays as it is. Stop the appliance, and restore a backup ({page('operations.md')})"
+                )
         found = digest_of(part)
         found = replace(found, path=f"state-{found.sha256[:16]}.db")
         move_into_place(part, copy.root / found.path)
