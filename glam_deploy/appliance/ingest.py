@@ -25,7 +25,10 @@ from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.identity import with_valid_uids
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.spool import Spool, SpoolOutcome, Stored
+from glam_deploy.appliance.state.database import reason_of
+from glam_deploy.appliance.state.overview import is_corruption
 from glam_deploy.appliance.state.priority import Priority
 from glam_deploy.appliance.state.studies import Instance
 from glam_deploy.dicom.completeness import require_complete
@@ -92,6 +95,8 @@ class Ingest:
     def __init__(self, config: Config, data: DataFolder, audit: Audit) -> None:
         """`data`: a data folder that has been made. Raises UsageError if its database cannot be used."""
         self.config, self.audit, self.spool = config, audit, Spool(config, data, audit)
+        self.damage = ""
+        """Of `state.db`, as an instance met it; nothing can be stored until it is restored."""
 
     def open(
         self,
@@ -167,14 +172,24 @@ class InstanceUpload:
             self._refuse(Status.INCOMPLETE, str(error))
         except DicomError as error:
             self._refuse(Status.NOT_UNDERSTOOD, str(error))
-        except (OSError, sqlite3.Error) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
+        except sqlite3.Error as error:
+            self._refuse(Status.OUT_OF_RESOURCES, self._database_fault(error))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
             self._refuse(
                 Status.OUT_OF_RESOURCES, f"it could not be written to the disk ({reason}): send it again later"
             )
         except Exception as error:
             _LOG.error("receiving an instance failed with %s", fault(error))
             self._refuse(Status.PROCESSING_FAILURE, f"a fault of glam-deploy ({type(error).__name__}): report it")
+
+    def _database_fault(self, error: sqlite3.Error) -> str:
+        reason = reason_of(error)
+        if not is_corruption(error):
+            return f"it could not be recorded in state.db ({reason}): send it again later"
+        self._ingest.damage = f"state.db is damaged ({reason}): restore a backup"
+        _LOG.error("%s", self._ingest.damage, extra=RECURRING)
+        return f"{self._ingest.damage}, and send it again then"
 
     def _refuse(self, status: Status, reason: str, *, study_uid: str = "") -> None:
         uids = {"sop_class": self._claim.sop_class, "sop_uid": self._claim.sop_uid} if self._claim else {}

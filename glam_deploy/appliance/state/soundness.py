@@ -3,10 +3,12 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from glam_deploy.appliance.state.database import is_current, make_tables
+from glam_deploy.appliance.state.database import BUSY_SECONDS, is_current, make_tables
 from glam_deploy.appliance.state.overview import integrity_error
+from glam_deploy.errors import UsageError
+from glam_deploy.installation import page
 
 FOLDERS = frozenset({"spool", "quarantine", "results"})
 """Top folders of the data folder in which rows name files."""
@@ -19,6 +21,18 @@ def damage(connection: sqlite3.Connection) -> str:
         return integrity_error(connection)
     except sqlite3.DatabaseError as error:
         return str(error)
+
+
+def require_undamaged(path: Path) -> None:
+    """Raises UsageError if the database at `path` is damaged. One that does not exist yet is not."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        if found := damage(connection):
+            raise UsageError(
+                f"{path} is damaged ({found}): move the data folder away, and restore a backup "
+                f"({page('operations.md')}, Restore)"
+            )
 
 
 def unusable(connection: sqlite3.Connection) -> str:

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import socket
+import sqlite3
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -170,14 +171,8 @@ def run(config: Config, stop: threading.Event) -> None:
             thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")
             thread.start()
             try:
-                place, ignored = _address(config.web, listener), context.forwarding.ignored
-                _heartbeat_until(
-                    stop,
-                    thread,
-                    lambda: record_heartbeat(
-                        connection, monotonic, "web", "ready", place | {"forwarded_by": [*ignored]}
-                    ),
-                )
+                place = _address(config.web, listener)
+                _heartbeat_until(stop, thread, lambda: _send_heartbeat(connection, context, place))
             finally:
                 server.should_exit = True
                 thread.join()
@@ -292,6 +287,15 @@ def tls_context(tls: WebTls, refused: Callable[[str], object]) -> ssl.SSLContext
 
     context.sslobject_class = Handshake
     return context
+
+
+def _send_heartbeat(connection: sqlite3.Connection, context: WebContext, place: Mapping[str, object]) -> None:
+    """The heartbeat of a running server; "failing" once STOW-RS has met a damaged `state.db`."""
+    detail = {**place, "forwarded_by": [*context.forwarding.ignored]}
+    if damage := context.ingest.damage:
+        record_heartbeat(connection, context.monotonic, "web", "failing", detail | {"reason": damage})
+    else:
+        record_heartbeat(connection, context.monotonic, "web", "ready", detail)
 
 
 def _heartbeat_until(stop: threading.Event, thread: threading.Thread, send_heartbeat: Callable[[], None]) -> None:

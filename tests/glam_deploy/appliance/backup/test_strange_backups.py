@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.backups import edit, newest_state, replaced
+from support.backups import edit, newest_state, replaced, spoil_table
 
 from glam_deploy.appliance.backup.copying import copy_data
 from glam_deploy.appliance.backup.manifest import CopyFolder
@@ -64,13 +64,7 @@ def test_a_damaged_state_replaces_no_backup(
     for standby in (False, True):
         copy_data(data, copy, standby=standby)
     if what == "a bad block":
-        with closing(sqlite3.connect(data.database)) as connection:
-            connection.execute("PRAGMA journal_mode = DELETE")
-            (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'instance'").fetchone()
-            (size,) = connection.execute("PRAGMA page_size").fetchone()
-        with data.database.open("r+b") as file:
-            file.seek((page - 1) * size)
-            file.write(b"\xff" * size)
+        spoil_table(data.database, "instance")
     else:
         with closing(sqlite3.connect(data.database)) as connection:
             connection.execute(FOREIGN[what])
