@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from glam_deploy.addresses import parsed_address
 from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
-from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
+from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok, unknown_host
 from glam_deploy.cli.doctor_rejections import rejections
 from glam_deploy.errors import GlamError
 from glam_deploy.ports import listen_remedy
@@ -166,7 +166,7 @@ def senders(config: "Config", data: "DataFolder") -> Iterator[Finding]:
 def target_findings(config: "Config", processes: Processes) -> Iterator[Finding]:
     """Findings on each target, by a connection now and by the dispatcher's state."""
     for target in config.targets:
-        yield _target(config, target)
+        yield unknown_host(f"target {target.name}", target) or _target(config, target)
         reported = processes.get(f"target:{target.name}")
         if reported and reported.state != "ready":
             found = f"the dispatcher reports {reported.state}: {reported.detail.get('reason', 'no reason given')}"
@@ -180,6 +180,9 @@ def archive_findings(config: "Config", processes: Processes) -> Iterator[Finding
     """Findings on the archive of [fetch], by a connection now and by the fetcher's state."""
     fetch, what = config.fetch, "archive"
     if fetch is None:
+        return
+    if unknown := unknown_host(what, fetch):
+        yield unknown
         return
     if fetch.tls and not are_usable(fetch.tls):
         text = f"{fetch.place}: not contacted, because its certificates cannot be used"

@@ -1,5 +1,6 @@
 """Base class and common types of the tables of `glam.toml`."""
 
+import re
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, get_args, get_origin
@@ -15,7 +16,7 @@ from pydantic import (
     field_validator,
 )
 
-from glam_deploy.addresses import plain_network
+from glam_deploy.addresses import parsed_address, plain_network
 
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 AETitle = Annotated[str, Field(pattern=AE_TITLE)]
@@ -27,6 +28,22 @@ HostNetwork = Annotated[IPvAnyNetwork, AfterValidator(plain_network)]
 DIGEST = "^[0-9a-f]{64}$"
 """SHA-256 in hexadecimal."""
 Seconds = Annotated[float, Field(ge=0)]
+_HOST_NAME = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?")
+
+
+def _bare_host(value: str) -> str:
+    """Reject what is neither a host name nor an address, such as a URL."""
+    try:
+        is_host = bool(_HOST_NAME.fullmatch(value) or parsed_address(value))
+    except ValueError:
+        is_host = False
+    if not is_host:
+        raise ValueError("expected a host name or an address, as pacs.example or 10.1.2.3, without http:// and port")
+    return value
+
+
+Host = Annotated[str, AfterValidator(_bare_host)]
+"""Name or address of another node."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
