@@ -75,6 +75,20 @@ def read_client_secret(path: Path) -> str:
     return secret
 
 
+def secret_states(web: Web) -> dict[str, list[int]]:
+    """Key -> inode and time of the last change (in ns) of the file with this secret; it is read at the start only."""
+    files = {"web.token_file": web.token_file, "web.oidc.client_secret_file": web.oidc and web.oidc.client_secret_file}
+    return {key: _file_state(path) for key, path in files.items() if path}
+
+
+def _file_state(path: Path) -> list[int]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return []
+    return [facts.st_ino, facts.st_mtime_ns]
+
+
 def _read_secret(path: Path, what: str) -> str:
     try:
         mode, secret = path.stat().st_mode, read_regular(path, SMALL_FILE).decode("ascii").strip()

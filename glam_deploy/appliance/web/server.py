@@ -23,7 +23,7 @@ from glam_deploy.appliance.ingest import Ingest
 from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
-from glam_deploy.appliance.web.access import Access, check_web, read_client_secret, read_token
+from glam_deploy.appliance.web.access import Access, check_web, read_client_secret, read_token, secret_states
 from glam_deploy.appliance.web.app import CERTIFICATE, make_app
 from glam_deploy.appliance.web.attempts import Attempts
 from glam_deploy.appliance.web.context import WebContext
@@ -160,6 +160,7 @@ def run(config: Config, stop: threading.Event) -> None:
 
     Raises UsageError for a configuration without access control, unusable certificates, and a port that is taken.
     """
+    secrets = secret_states(config.web)
     check_web(config.web)
     data = DataFolder(root=config.data)
     data.make()
@@ -171,7 +172,7 @@ def run(config: Config, stop: threading.Event) -> None:
             thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")
             thread.start()
             try:
-                place = _address(config.web, listener)
+                place = _address(config.web, listener) | {"secrets": secrets}
                 _heartbeat_until(stop, thread, lambda: _send_heartbeat(connection, context, place))
             finally:
                 server.should_exit = True
