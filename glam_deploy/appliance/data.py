@@ -75,6 +75,11 @@ class DataFolder:
         """A file for each process that must be the only one of its kind, which holds a lock of it."""
         return self.root / "locks"
 
+    @property
+    def standby_id(self) -> Path:
+        """The id of the copy of `[standby]` that was made of it; not part of that copy."""
+        return self.root / "standby.id"
+
     def study(self, study_uid: str) -> Path:
         """Folder of a study's instances, named by a digest because a UID can be as long as a file name."""
         return self.root / "spool" / "studies" / digest(study_uid)[:32]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from glam_deploy.cli import console
@@ -64,19 +64,25 @@ def command(config_path: Path, as_json: bool, ready: bool) -> int:
 
 def _print_readiness(config: "Config", as_json: bool) -> int:
     """Print whether the appliance is ready, by its heartbeats, or why not; the exit code."""
+    from glam_deploy.appliance.backup.replication import fence_of
     from glam_deploy.appliance.data import DataFolder
     from glam_deploy.appliance.web.monitoring import assess
 
-    health = assess(DataFolder(root=config.data), config.receive.reserve_bytes)
+    fence = fence_of(config)
+    taken_over = fence.taken_over() if fence else ""
+    reasons = [
+        *filter(None, [taken_over]),
+        *assess(DataFolder(root=config.data), config.receive.reserve_bytes).reasons,
+    ]
     if as_json:
-        click.echo(json.dumps({"ready": health.ready, "reasons": health.reasons}))
+        click.echo(json.dumps({"ready": not reasons, "reasons": reasons}))
     else:
-        click.echo("ready" if health.ready else "\n".join(health.reasons))
-    return int(not health.ready)
+        click.echo("\n".join(reasons) or "ready")
+    return int(bool(reasons))
 
 
 def _table(found: list[Finding]) -> Table:
-    table = Table("", "what", "found, and what to do", show_lines=True)
+    table = Table("", "what", Column("found, and what to do", overflow="fold"), show_lines=True)
     for finding in found:
         text = Text(finding.found)
         if finding.remedy:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from glam_deploy import __version__
 from glam_deploy.appliance.audit import known_key, open_audit
 from glam_deploy.appliance.backup.manifest import FORMAT, CopiedFile, CopyFolder, Manifest, utc_now, write_durably
-from glam_deploy.appliance.data import DataFolder, part_file
+from glam_deploy.appliance.data import DataFolder, part_file, read_json
 from glam_deploy.appliance.device import known_device_uid
 from glam_deploy.appliance.state import database
 from glam_deploy.appliance.state.soundness import unusable
@@ -75,7 +75,7 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False, veri
             standby=standby or (earlier is not None and earlier.standby), state=state, files=tuple(files.values()),
             absent=tuple(sorted(missing)),
         )  # fmt: skip
-        _require_not_taken_over(copy)
+        _require_not_taken_over(data, copy)
         write_durably(copy.manifest, to_json(manifest))
         _remove_others(copy, manifest)
     before = {file.sha256 for file in earlier.files} if earlier else set()
@@ -99,7 +99,7 @@ def _require_place(data: DataFolder, copy: CopyFolder) -> None:
 
 def _earlier(data: DataFolder, copy: CopyFolder) -> Manifest | None:
     """The manifest of an earlier copy of the same data folder, which nobody has taken over."""
-    _require_not_taken_over(copy)
+    _require_not_taken_over(data, copy)
     if not copy.manifest.exists():
         return None
     manifest = copy.read_manifest()
@@ -108,12 +108,15 @@ def _earlier(data: DataFolder, copy: CopyFolder) -> Manifest | None:
     return manifest
 
 
-def _require_not_taken_over(copy: CopyFolder) -> None:
-    if taken := copy.taken_over_by():
-        raise UsageError(
-            f"{taken.host} has taken over from {copy.root} at {taken.at}: this data folder is out of date; "
-            "docs/operations.md tells how to make this machine the standby"
-        )
+def _require_not_taken_over(data: DataFolder, copy: CopyFolder) -> None:
+    taken = copy.taken_over_by()
+    if taken is None:
+        return
+    outdated = f"this data folder is out of date; {page('operations.md')} tells how to make this machine the standby"
+    made_this_copy = data.standby_id.exists() and read_json(data.standby_id) == copy.read_id()
+    if not made_this_copy:  # it may be the one that was restored from it
+        outdated = f"on that node, name another folder for its backups; on any other one, {outdated}"
+    raise UsageError(f"{taken.host} has taken over from {copy.root} at {taken.at}: {outdated}")
 
 
 def _owner(data: DataFolder) -> str:
