@@ -134,15 +134,11 @@ def _folder(data: "DataFolder") -> Finding:
 
 
 def _own_folder(data: "DataFolder") -> Finding:
-    from glam_deploy.appliance.data import EMPTY_FOLDER
-
     what, root = "data folder", data.root
-    if not root.is_dir():
-        return fails(what, f"{root} is not a folder", EMPTY_FOLDER)
-    if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+    if root.is_dir() and not os.access(root, os.R_OK | os.W_OK | os.X_OK):
         return fails(what, f"{root} cannot be written", f"chmod 700 {quoted(root)}; is the disk mounted read-only?")
     if obstacle := data.obstacle():
-        return fails(what, f"{root} {obstacle}", EMPTY_FOLDER)
+        return fails(what, f"{root} {obstacle.what}", obstacle.remedy)
     if root.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return fails(what, f"other users can read {root}, which holds images of patients", f"chmod 700 {quoted(root)}")
     return ok(what, f"{root}, accessible to {_user(os.geteuid())} only")
