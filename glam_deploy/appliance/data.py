@@ -28,9 +28,13 @@ _POLL_S = 0.1
 _EMPTY_FOLDER = "set `data` in the configuration to an empty folder, or to a path that the first start can create"
 _BELOW = ("spool/incoming", "spool/studies", "quarantine", "audit", "cache", "locks", "results/views", "results/jobs")
 """Folders of a data folder."""
-_BEFORE_STATE = {*(path.partition("/")[0] for path in _BELOW), "audit.key", "device.uid", "lost+found"}
+_BEFORE_STATE = {
+    *(path.partition("/")[0] for path in _BELOW),
+    *("audit.key", "device.uid", "lost+found"),
+    *(f"state.db-{name}" for name in ("journal", "wal", "shm")),
+}
 """Names that a folder without `state.db` may have after an interrupted first start; lost+found: of a new disk."""
-_PART = re.compile(r"\.[0-9a-f]{24}\.part|state\.db-(journal|wal|shm)")
+_PART = re.compile(r"\.[0-9a-f]{24}\.part")
 
 _KEPT_STATE = re.compile(r"state\.db\.version-\d+")
 """A state before its conversion (`database.open_database`)."""
@@ -239,6 +243,11 @@ def _user(number: int) -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return f"#{number}"
+
+
+def is_part(path: Path) -> bool:
+    """Whether it has the name of a `part_file`."""
+    return bool(_PART.fullmatch(path.name))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from glam_deploy import __version__
 from glam_deploy.appliance.audit import known_key, open_audit
 from glam_deploy.appliance.backup.manifest import FORMAT, CopiedFile, CopyFolder, Manifest, utc_now, write_durably
-from glam_deploy.appliance.data import DataFolder, part_file, read_json
+from glam_deploy.appliance.data import DataFolder, is_part, part_file, read_json
 from glam_deploy.appliance.device import known_device_uid
 from glam_deploy.appliance.state import database
 from glam_deploy.appliance.state.soundness import unusable
@@ -91,7 +91,7 @@ def _require_place(data: DataFolder, copy: CopyFolder) -> None:
             f"the backup {copy.root} and the data folder {data.root} lie in each other, expected two folders apart: "
             "name another folder, on another disk"
         )
-    if copy.root.is_dir() and any(copy.root.iterdir()) and not copy.id.exists():
+    if copy.root.is_dir() and not copy.id.exists() and not copy.is_empty():
         raise UsageError(
             f"{copy.root} holds other files, expected an empty folder or an earlier backup: name another folder"
         )
@@ -258,6 +258,6 @@ def _remove_others(copy: CopyFolder, manifest: Manifest) -> None:
                 path.rmdir()
         elif path not in keep:
             path.unlink()
-    for path in copy.root.glob("state-*.db"):
+    for path in (*copy.root.glob("state-*.db"), *filter(is_part, copy.root.iterdir())):
         if path.name != manifest.state.path:
             path.unlink()
