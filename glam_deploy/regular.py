@@ -118,12 +118,15 @@ def open_lock(path: Path) -> io.BufferedRandom:
     return os.fdopen(_opened(path, flags, 0o600), "r+b")
 
 
-def try_lock(file: IO[bytes]) -> bool:
-    """Lock an open file (flock(2), not on Windows) until it is closed; False if another process has the lock."""
+def try_lock(file: IO[bytes], *, shared: bool = False) -> bool:
+    """Lock an open file (flock(2), not on Windows) until it is closed; False if another process has the lock.
+
+    `shared`: several processes may have it so.
+    """
     import fcntl
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

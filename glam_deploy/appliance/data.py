@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,23 +18,40 @@ from glam_deploy.dicom.uids import digest, is_uid
 from glam_deploy.durable import move_into_place, sync_folder
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import parse_json
-from glam_deploy.regular import open_lock, try_lock
+from glam_deploy.regular import open_lock, open_regular, try_lock
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
 """File names in the folders of results."""
 
 ENDING_S = 10.0
 _POLL_S = 0.1
-EMPTY_FOLDER = "set `data` in the configuration to an empty folder, or to a path that the first start can create"
-"""Remedy for a folder with an `obstacle`."""
+_EMPTY_FOLDER = "set `data` in the configuration to an empty folder, or to a path that the first start can create"
 _BELOW = ("spool/incoming", "spool/studies", "quarantine", "audit", "cache", "locks", "results/views", "results/jobs")
 """Folders of a data folder."""
-_BEFORE_STATE = {*(path.partition("/")[0] for path in _BELOW), "audit.key", "device.uid", "lost+found"}
+_BEFORE_STATE = {
+    *(path.partition("/")[0] for path in _BELOW),
+    *("audit.key", "device.uid", "lost+found"),
+    *(f"state.db-{name}" for name in ("journal", "wal", "shm")),
+}
 """Names that a folder without `state.db` may have after an interrupted first start; lost+found: of a new disk."""
-_PART = re.compile(r"\.[0-9a-f]{24}\.part|state\.db-(journal|wal|shm)")
+_PART = re.compile(r"\.[0-9a-f]{24}\.part")
+
+_KEPT_STATE = re.compile(r"state\.db\.version-\d+")
+"""A state before its conversion (`database.open_database`)."""
+_RECEIVED = ("spool/studies", "quarantine")
+"""Folders that are empty before the first start has ended."""
 
 _VERSION = "_"
 """Separates UID and version in the name of an instance's file; no UID has this character."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Obstacle:
+    """Why a folder cannot be used as a data folder."""
+
+    what: str
+    """The end of a sentence that begins with the folder."""
+    remedy: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +91,11 @@ class DataFolder:
     def locks(self) -> Path:
         """A file for each process that must be the only one of its kind, which holds a lock of it."""
         return self.root / "locks"
+
+    @property
+    def standby_id(self) -> Path:
+        """The id of the copy of `[standby]` that was made of it; not part of that copy."""
+        return self.root / "standby.id"
 
     def study(self, study_uid: str) -> Path:
         """Folder of a study's instances, named by a digest because a UID can be as long as a file name."""
@@ -137,18 +159,34 @@ class DataFolder:
                 f"files the appliance could not use: run this as {name}, with sudo -u {name}"
             )
 
-    def obstacle(self) -> str:
-        """Why it cannot become or be a data folder, as the end of a sentence; "" if it can. Raises OSError.
+    def obstacle(self) -> Obstacle | None:
+        """Why it cannot become or be a data folder; None if it can. Raises OSError.
 
-        A folder with files of other programs is none: its mode and content are theirs.
+        A folder with files of other programs is none: its mode and content are theirs. In one whose state is gone, a
+        new state would not name what was received.
         """
-        if not self.root.exists() or self.database.exists() or self.restoring.exists():
-            return ""
+        if not self.root.exists():
+            return None
         if not self.root.is_dir():
-            return "is not a folder"
+            return Obstacle(what="is not a folder", remedy=_EMPTY_FOLDER)
+        if self.restoring.exists():
+            what = "holds a backup that was not restored to the end"
+            return Obstacle(what=what, remedy="empty it, and run glam-deploy restore again")
+        if self.database.exists():
+            return None
         names = sorted(path.name for path in self.root.iterdir())
+        kept = [name for name in names if _KEPT_STATE.fullmatch(name)]
+        if kept or any(map(_has_content, (self.root / path for path in _RECEIVED))):
+            return self._lost_state(kept)
         foreign = next((name for name in names if name not in _BEFORE_STATE and not _PART.fullmatch(name)), None)
-        return f"holds {foreign!r} and no {self.database.name}: it is not the appliance's" if foreign else ""
+        what = f"holds {foreign!r} and no {self.database.name}: it is not the appliance's"
+        return Obstacle(what=what, remedy=_EMPTY_FOLDER) if foreign else None
+
+    def _lost_state(self, kept: list[str]) -> Obstacle:
+        remedy = "put it back, or move the folder away and restore a backup"
+        if kept:
+            remedy += f"; or, to go back to the release before, rename {kept[-1]} to {self.database.name}"
+        return Obstacle(what=f"holds what was received, and no {self.database.name}", remedy=remedy)
 
     def make(self) -> None:
         """Create every folder with mode 0700.
@@ -158,13 +196,8 @@ class DataFolder:
         """
         self.require_owner()
         try:
-            if self.restoring.exists():
-                raise UsageError(
-                    f"{self.root} holds a backup that was not restored to the end: empty it, and run glam-deploy "
-                    "restore again"
-                )
             if obstacle := self.obstacle():
-                raise UsageError(f"the data folder {self.root} {obstacle}: {EMPTY_FOLDER}")
+                raise UsageError(f"the data folder {self.root} {obstacle.what}: {obstacle.remedy}")
             for folder in (self.root, *(self.root / path for path in _BELOW)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -193,12 +226,28 @@ def sole_process(data: DataFolder, role: str) -> Iterator[None]:
         yield
 
 
+def has_process(data: DataFolder, role: str) -> bool:
+    """Whether a process has this role in the data folder now (`sole_process`). Changes nothing."""
+    with suppress(OSError), open_regular(data.locks / role) as file:
+        return not try_lock(file, shared=True)
+    return False
+
+
+def _has_content(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def _user(number: int) -> str:
     """User name, or `#number` (the form that sudo accepts) for a user without a name."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return f"#{number}"
+
+
+def is_part(path: Path) -> bool:
+    """Whether it has the name of a `part_file`."""
+    return bool(_PART.fullmatch(path.name))
 
 
 @contextmanager

@@ -25,7 +25,10 @@ from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.identity import with_valid_uids
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.spool import Spool, SpoolOutcome, Stored
+from glam_deploy.appliance.state.database import reason_of
+from glam_deploy.appliance.state.overview import is_corruption
 from glam_deploy.appliance.state.priority import Priority
 from glam_deploy.appliance.state.studies import Instance
 from glam_deploy.dicom.completeness import require_complete
@@ -77,13 +80,13 @@ class Receipt:
     """UID as announced before the data set, as `sop_uid`; "" if it is not valid."""
     sop_uid: str = ""
     study_uid: str = ""
-    """UID; "" unless the instance was stored."""
+    """UID of its study if it was stored, or of that with the other version if it is in quarantine; "" otherwise."""
 
 
 class _RefusedError(Exception):
-    def __init__(self, status: Status, reason: str) -> None:
+    def __init__(self, status: Status, reason: str, *, study_uid: str = "") -> None:
         super().__init__(reason)
-        self.status = status
+        self.status, self.study_uid = status, study_uid
 
 
 class Ingest:
@@ -92,6 +95,8 @@ class Ingest:
     def __init__(self, config: Config, data: DataFolder, audit: Audit) -> None:
         """`data`: a data folder that has been made. Raises UsageError if its database cannot be used."""
         self.config, self.audit, self.spool = config, audit, Spool(config, data, audit)
+        self.damage = ""
+        """Of `state.db`, as an instance met it; nothing can be stored until it is restored."""
 
     def open(
         self,
@@ -162,13 +167,15 @@ class InstanceUpload:
         try:
             step()
         except _RefusedError as error:
-            self._refuse(error.status, str(error))
+            self._refuse(error.status, str(error), study_uid=error.study_uid)
         except IncompleteObject as error:
             self._refuse(Status.INCOMPLETE, str(error))
         except DicomError as error:
             self._refuse(Status.NOT_UNDERSTOOD, str(error))
-        except (OSError, sqlite3.Error) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
+        except sqlite3.Error as error:
+            self._refuse(Status.OUT_OF_RESOURCES, self._database_fault(error))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
             self._refuse(
                 Status.OUT_OF_RESOURCES, f"it could not be written to the disk ({reason}): send it again later"
             )
@@ -176,9 +183,18 @@ class InstanceUpload:
             _LOG.error("receiving an instance failed with %s", fault(error))
             self._refuse(Status.PROCESSING_FAILURE, f"a fault of glam-deploy ({type(error).__name__}): report it")
 
-    def _refuse(self, status: Status, reason: str) -> None:
+    def _database_fault(self, error: sqlite3.Error) -> str:
+        reason = reason_of(error)
+        if not is_corruption(error):
+            return f"it could not be recorded in state.db ({reason}): send it again later"
+        self._ingest.damage = f"state.db is damaged ({reason}): restore a backup"
+        _LOG.error("%s", self._ingest.damage, extra=RECURRING)
+        return f"{self._ingest.damage}, and send it again then"
+
+    def _refuse(self, status: Status, reason: str, *, study_uid: str = "") -> None:
         uids = {"sop_class": self._claim.sop_class, "sop_uid": self._claim.sop_uid} if self._claim else {}
-        self._receipt = Receipt(status=status, reason=reason, **{k: uid for k, uid in uids.items() if is_uid(uid)})
+        known = {name: uid for name, uid in uids.items() if is_uid(uid)}
+        self._receipt = Receipt(status=status, reason=reason, study_uid=study_uid, **known)
         self._close()
 
     def _close(self) -> None:
@@ -254,11 +270,7 @@ class InstanceUpload:
         rejection = read_rejection(self._path) if received.sop_class == REJECTION_CLASS else None
         stored = spool.store(self._path, instance, rejection, priority=self._priority(received))
         if stored.outcome is SpoolOutcome.QUARANTINED:
-            raise _RefusedError(
-                Status.UID_COLLISION,
-                f"another object has this UID; in quarantine: {stored.reason}. The first one is kept, until a person "
-                "accepts this one (glam-deploy queue accept-correction)",
-            )
+            raise self._collision(stored, instance)
         self._receipt = Receipt(
             status=Status.SUCCESS,
             sop_class=received.sop_class,
@@ -266,6 +278,15 @@ class InstanceUpload:
             study_uid=received.study_uid,
         )
         self._audit_stored(stored, instance)
+
+    def _collision(self, stored: Stored, instance: Instance) -> _RefusedError:
+        name = self._ingest.audit.pseudonym(stored.study_uid)
+        reason = f"another object has this UID; in quarantine: {stored.reason}. The first one, of study {name}, is kept"
+        if instance.study_uid == stored.study_uid:
+            remedy = f", until a person accepts this one: glam-deploy queue accept-correction {name}"
+        else:
+            remedy = ": have this one sent under a SOP Instance UID of its own"
+        return _RefusedError(Status.UID_COLLISION, reason + remedy, study_uid=stored.study_uid)
 
     def _priority(self, received: Received) -> Priority:
         """The priority of the instance, by itself and its sender; an old exam is not urgent, whatever it was."""
@@ -309,6 +330,7 @@ class InstanceUpload:
         self._ingest.spool.record_refusal(self._sender, status, self._receipt.reason)
         self._ingest.audit.write(
             SpoolOutcome.QUARANTINED.value if self._receipt.status == Status.UID_COLLISION else "refused",
+            study=self._receipt.study_uid or None,
             instance=self._receipt.sop_uid or None,
             sender=self._sender,
             status=f"0x{status}",

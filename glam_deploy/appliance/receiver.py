@@ -39,7 +39,15 @@ def run(config: Config, stop: threading.Event) -> None:
     try:
         ports = _listen(listener, config.receive)
         _LOG.info("listening as %s, ports %s", config.receive.ae_title, ports)
-        _heartbeat(config, data, listener, ports=ports, stop=stop, beat=lambda: rejections.write(ingest))
+        _heartbeat(
+            config,
+            data,
+            listener,
+            ports=ports,
+            stop=stop,
+            beat=lambda: rejections.write(ingest),
+            damage=lambda: ingest.damage,
+        )
     finally:
         listener.stop()
         rejections.write(ingest)
@@ -116,19 +124,23 @@ def _heartbeat(
     ports: dict[str, int],
     stop: threading.Event,
     beat: Callable[[], None],
+    damage: Callable[[], str],
 ) -> None:
-    """Write a heartbeat every second, and call `beat`; the state is "failing" while the disk is below the reserve."""
+    """Write a heartbeat every second, and call `beat`; the state is "failing" while the disk is below the reserve, or
+    with a `damage` of `state.db`.
+    """
     database = open_database(data.database)
     monotonic = monotonic_clock(database)
     while True:
         free = data.free_bytes()
-        full = free < config.receive.reserve_bytes
+        full = "the disk has less free space than receive.reserve_bytes"
+        reason = damage() or full * (free < config.receive.reserve_bytes)
         detail = {"ports": ports, "associations": listener.associations, "free_bytes": free}
-        if full:
-            detail["reason"] = "the disk has less free space than receive.reserve_bytes"
+        if reason:
+            detail["reason"] = reason
         try:
-            record_heartbeat(database, monotonic, "receiver", "failing" if full else "ready", detail)
-        except sqlite3.OperationalError as error:  # a full disk: senders get 0xA700; retry until there is space
+            record_heartbeat(database, monotonic, "receiver", "failing" if reason else "ready", detail)
+        except sqlite3.DatabaseError as error:  # a full disk: senders get 0xA700; retry until there is space
             _LOG.error("state.db cannot be written (%s)", error, extra=RECURRING)
         beat()
         if stop.wait(HEARTBEAT_S):

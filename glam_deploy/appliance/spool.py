@@ -53,6 +53,8 @@ class Stored:
 
     outcome: SpoolOutcome
     reason: str = ""
+    study_uid: str = ""
+    """Of the stored object with the same UID, if this one is in quarantine."""
 
 
 class Spool:
@@ -174,7 +176,7 @@ class Spool:
             self._replace(stored, instance, f"the version before could not be used ({judgement.reason})")
             return Stored(outcome=SpoolOutcome.REPLACED, reason=judgement.reason)
         self._quarantine(part, instance, judgement.reason)
-        return Stored(outcome=SpoolOutcome.QUARANTINED, reason=judgement.reason)
+        return Stored(outcome=SpoolOutcome.QUARANTINED, reason=judgement.reason, study_uid=stored.study_uid)
 
     def _reject(self, document: Instance, rejection: Rejection) -> Stored:
         note = RejectionNote(

@@ -23,7 +23,8 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, sole_process
 from glam_deploy.appliance.process import configure_logging, keep_to_this_user
 from glam_deploy.appliance.state import overview
-from glam_deploy.appliance.state.database import last_heartbeats, open_database
+from glam_deploy.appliance.state.database import last_heartbeats, open_database, reason_of
+from glam_deploy.appliance.state.soundness import require_undamaged
 from glam_deploy.death_signal import die_with_parent
 from glam_deploy.errors import BackendUnavailable, GlamError, UsageError, fault
 from glam_deploy.processes import python_command
@@ -179,7 +180,8 @@ def run_role(config: Config, role: str, stop: threading.Event) -> None:
     except GlamError:
         raise
     except Exception as error:  # a traceback would show the error's text, which may hold a patient's name
-        log.error("ended with %s", fault(error))
+        reason = f" ({reason_of(error)})" if isinstance(error, overview.READ_ERRORS) else ""
+        log.error("ended with %s%s", fault(error), reason)
         raise SystemExit(1) from None
 
 
@@ -274,8 +276,8 @@ class RoleProcess:
 def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     """Make the data folder and run all roles of the configuration in the file `path` until `stop`; the exit code.
 
-    Raises UsageError if the data folder or `state.db` cannot be used, or if another node has taken over. See
-    `supervise`.
+    Raises UsageError if the data folder or `state.db` cannot be used, if the latter is damaged, or if another node has
+    taken over. See `supervise`.
     """
     configure_logging("serve")
     if os.geteuid() == 0:
@@ -286,6 +288,7 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     data = DataFolder(root=config.data)
     data.make()
     with sole_process(data, "supervisor"):
+        require_undamaged(data.database)
         open_database(data.database).close()
         watchdog = Watchdog(data, fence_of(config))
         watchdog.check_fence()

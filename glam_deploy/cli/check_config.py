@@ -163,11 +163,11 @@ def missing_files(config: "Config") -> Iterator[str]:
 
 
 def _data_folder(root: Path) -> Iterator[str]:
-    from glam_deploy.appliance.data import EMPTY_FOLDER, DataFolder
+    from glam_deploy.appliance.data import DataFolder
 
     with suppress(OSError):  # a folder of the service's own user, which need not be this one
         if obstacle := DataFolder(root=root).obstacle():
-            yield f"MISSING    data = {root}: it {obstacle}; {EMPTY_FOLDER}"
+            yield f"MISSING    data = {root}: it {obstacle.what}; {obstacle.remedy}"
 
 
 def _privileged_ports(config: "Config") -> Iterator[str]:
@@ -218,6 +218,8 @@ def data_in_use(config: "Config") -> "DataFolder":
 
     data = DataFolder(root=config.data)
     data.require_owner()
+    if obstacle := data.obstacle():
+        raise UsageError(f"the data folder {data.root} {obstacle.what}: {obstacle.remedy}")
     if not data.database.exists():
         raise UsageError(f"{data.database} does not exist yet: start the appliance with this configuration first")
     return data

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from glam_deploy.cli import console
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs")
 """File systems on which SQLite's write-ahead log does not work, because it needs shared memory."""
+LEAST_FREE = 64 << 20
+"""Free bytes below which the disk counts as full, whatever the reserve: for one mammogram and the log of state.db."""
 _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 
 
@@ -62,19 +64,25 @@ def command(config_path: Path, as_json: bool, ready: bool) -> int:
 
 def _print_readiness(config: "Config", as_json: bool) -> int:
     """Print whether the appliance is ready, by its heartbeats, or why not; the exit code."""
+    from glam_deploy.appliance.backup.replication import fence_of
     from glam_deploy.appliance.data import DataFolder
     from glam_deploy.appliance.web.monitoring import assess
 
-    health = assess(DataFolder(root=config.data), config.receive.reserve_bytes)
+    fence = fence_of(config)
+    taken_over = fence.taken_over() if fence else ""
+    reasons = [
+        *filter(None, [taken_over]),
+        *assess(DataFolder(root=config.data), config.receive.reserve_bytes).reasons,
+    ]
     if as_json:
-        click.echo(json.dumps({"ready": health.ready, "reasons": health.reasons}))
+        click.echo(json.dumps({"ready": not reasons, "reasons": reasons}))
     else:
-        click.echo("ready" if health.ready else "\n".join(health.reasons))
-    return int(not health.ready)
+        click.echo("\n".join(reasons) or "ready")
+    return int(bool(reasons))
 
 
 def _table(found: list[Finding]) -> Table:
-    table = Table("", "what", "found, and what to do", show_lines=True)
+    table = Table("", "what", Column("found, and what to do", overflow="fold"), show_lines=True)
     for finding in found:
         text = Text(finding.found)
         if finding.remedy:
@@ -99,13 +107,14 @@ def findings(config: "Config") -> Iterator[Finding]:
     # SQLite leaves files there, which the service could not use if another user owned them
     known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
     processes = {name: each for name, each in known.items() if each.age < HEARTBEAT_TIMEOUT_S}
-    yield from _running(config, known, processes)
+    running = _running_roles(config, data)
+    yield from _processes(config, known, processes, running)
     yield from standby(config, known)
     yield from _network(config)
     yield _decoder(config)
     yield from certificates(config)
-    yield from listeners(config, processes)
-    yield from web(config, processes)
+    yield from listeners(config, processes, running)
+    yield from web(config, processes, running)
     yield from access(config, processes)
     yield from senders(config, data)
     yield from target_findings(config, processes)
@@ -125,15 +134,11 @@ def _folder(data: "DataFolder") -> Finding:
 
 
 def _own_folder(data: "DataFolder") -> Finding:
-    from glam_deploy.appliance.data import EMPTY_FOLDER
-
     what, root = "data folder", data.root
-    if not root.is_dir():
-        return fails(what, f"{root} is not a folder", EMPTY_FOLDER)
-    if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+    if root.is_dir() and not os.access(root, os.R_OK | os.W_OK | os.X_OK):
         return fails(what, f"{root} cannot be written", f"chmod 700 {quoted(root)}; is the disk mounted read-only?")
     if obstacle := data.obstacle():
-        return fails(what, f"{root} {obstacle}", EMPTY_FOLDER)
+        return fails(what, f"{root} {obstacle.what}", obstacle.remedy)
     if root.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return fails(what, f"other users can read {root}, which holds images of patients", f"chmod 700 {quoted(root)}")
     return ok(what, f"{root}, accessible to {_user(os.geteuid())} only")
@@ -173,9 +178,12 @@ def _disk(config: "Config", data: "DataFolder") -> Iterator[Finding]:
     room = os.statvfs(place)
     free, reserve = room.f_bavail * room.f_frsize, config.receive.reserve_bytes
     text = f"{_size(free)} free, instances are refused below {_size(reserve)}"
-    if free < reserve:
+    if free < LEAST_FREE:
+        text = f"{_size(free)} free: too little for an image and state.db, which need {_size(LEAST_FREE)}"
+        yield fails("disk", text, "free space, or shorten the times in [retain]")
+    elif free < reserve:
         yield fails("disk", text, "free space, lower receive.reserve_bytes, or shorten the times in [retain]")
-    elif free < 2 * reserve:
+    elif free < 2 * max(reserve, LEAST_FREE):
         yield note("disk", text, "soon full: free space, or shorten the times in [retain]")
     else:
         yield ok("disk", text)
@@ -186,7 +194,7 @@ def _disk(config: "Config", data: "DataFolder") -> Iterator[Finding]:
 
 
 def _size(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB"
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"
 
 
 def _file_system(place: Path) -> str:
@@ -260,27 +268,43 @@ def _unconfigured(table: str, what: str, waiting: Mapping[str, int]) -> Iterator
         yield note(f"target {name}", f"{count} {what} wait for it, but it is not configured", remedy)
 
 
-def _running(config: "Config", known: Processes, processes: Processes) -> Iterator[Finding]:
-    """`processes`: those of `known` with a recent heartbeat."""
+def _running_roles(config: "Config", data: "DataFolder") -> frozenset[str]:
+    """Roles that a process of this appliance has now, also one that cannot write a heartbeat."""
+    from glam_deploy.appliance.data import has_process
+    from glam_deploy.appliance.supervisor import configured_roles
+
+    return frozenset(role for role in configured_roles(config) if has_process(data, role))
+
+
+def _processes(config: "Config", known: Processes, processes: Processes, running: frozenset[str]) -> Iterator[Finding]:
+    """`processes`: those of `known` with a recent heartbeat; `running`: as of `_running_roles`."""
     from glam_deploy.appliance.supervisor import configured_roles
 
     roles = configured_roles(config)
-    missing = [role for role in roles if role not in processes]
-    if len(missing) == len(roles):
+    if not running and not any(role in processes for role in roles):
         last = min((known[role].age for role in roles if role in known), default=None)
-        text = "none runs" if last is None else f"none runs, or none can write: the last heartbeat was {last:.0f} s ago"
-        yield note("processes", text, "start glam-deploy serve; if it runs, check whether the disk is full")
+        text = "none runs" if last is None else f"none runs: the last heartbeat was {last:.0f} s ago"
+        yield note("processes", text, "start glam-deploy serve")
         return
-    for role in missing:
-        text = (
-            f"has written no heartbeat for {known[role].age:.0f} s: it ended or hangs" if role in known else "never ran"
-        )
-        yield fails("processes", f"{role} {text}", "see the log; glam-deploy serve restarts it")
+    for role in roles:
+        if role not in processes:
+            yield _silent(role, known[role].age if role in known else None, role in running)
     for role in roles:
         if role in processes and processes[role].state == "failing":
             reason = processes[role].detail.get("reason", "no reason given")
             yield fails("processes", f"{role}: {reason}", "see the log")
-    yield ok("processes", ", ".join(f"{role} {processes[role].state}" for role in roles if role in processes))
+    if any(role in processes for role in roles):
+        yield ok("processes", ", ".join(f"{role} {processes[role].state}" for role in roles if role in processes))
+
+
+def _silent(role: str, age: float | None, is_running: bool) -> Finding:
+    """A role without a recent heartbeat; `age`: of its last one, in seconds."""
+    since = "yet" if age is None else f"for {age:.0f} s"
+    if is_running:
+        remedy = "see the log, and whether the disk is full: it starts, hangs, or cannot write state.db"
+        return fails("processes", f"{role} runs, but has written no heartbeat {since}", remedy)
+    text = "never ran" if age is None else f"has written no heartbeat {since}: it has ended"
+    return fails("processes", f"{role} {text}", "see the log; glam-deploy serve restarts it")
 
 
 # the network

@@ -21,9 +21,21 @@ def access(config: "Config", processes: Processes) -> Iterator[Finding]:
         check_web(config.web)
     except UsageError as error:
         yield fails("web", str(error), "correct [web]")
+    yield from _replaced_secrets(config.web, processes)
     yield from _proxy(config.web, processes)
     if config.web.oidc:
         yield from _provider(config.web, config.web.oidc)
+
+
+def _replaced_secrets(web: "Web", processes: Processes) -> Iterator[Finding]:
+    """Findings on secrets that were replaced after the start of the web process, which goes by the earlier ones."""
+    from glam_deploy.appliance.web.access import secret_states
+
+    used = processes["web"].detail.get("secrets", {}) if "web" in processes else {}
+    now = secret_states(web)
+    for key in (key for key, state in used.items() if now.get(key) != state):
+        text = f"{key} was changed after the start of the pages, which go by the earlier secret"
+        yield fails("web", text, "restart the appliance, which reads secrets at its start")
 
 
 def _proxy(web: "Web", processes: Processes) -> Iterator[Finding]:

@@ -3,14 +3,14 @@
 import errno
 import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glam_deploy.addresses import parsed_address
 from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
-from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
+from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok, unknown_host
 from glam_deploy.cli.doctor_rejections import rejections
 from glam_deploy.errors import GlamError
 from glam_deploy.ports import listen_remedy
@@ -24,16 +24,18 @@ TIMEOUT_S = 10.0
 # ports
 
 
-def listeners(config: "Config", processes: Processes) -> Iterator[Finding]:
-    """Findings on the DICOM ports: free if the receiver does not run, else answering."""
+def listeners(config: "Config", processes: Processes, running: Container[str]) -> Iterator[Finding]:
+    """Findings on the DICOM ports: free if the receiver does not run, else answering.
+
+    `running`: roles that a process has, with a recent heartbeat or not.
+    """
     receive, receiver = config.receive, processes.get("receiver")
-    ports = receiver.detail.get("ports", {}) if receiver else {}
-    wanted = {"dicom": receive.port, "dicom-tls": receive.tls.port if receive.tls else None}
+    configured = {"dicom": receive.port, "dicom-tls": receive.tls.port if receive.tls else None}
+    wanted = {name: port for name, port in configured.items() if port is not None}
+    ports = receiver.detail.get("ports", {}) if receiver else wanted
     for name, port in wanted.items():
-        if port is None:
-            continue
         what = f"{name} port {ports.get(name, port)}"
-        if receiver is None:
+        if receiver is None and "receiver" not in running:
             yield _free(what, receive.host, port)
         elif name not in ports:
             yield fails(
@@ -90,7 +92,7 @@ def _own_echo(config: "Config", what: str, port: int, tls: "Tls | None") -> Find
 
     receive, host = config.receive, _reachable(config.receive.host)
     local_senders = [
-        sender for sender in receive.senders if any(ip_address(host) in network for network in sender.hosts)
+        sender for sender in receive.senders if any(parsed_address(host) in network for network in sender.hosts)
     ]
     if not local_senders:
         return _check_bound(what, receive.host, port)
@@ -132,12 +134,12 @@ def _check_presented(what: str, host: str, port: int, tls: "KeyPair", farewell: 
     return ok(what, f"{host}: answers with the certificate in {tls.certificate}")
 
 
-def web(config: "Config", processes: Processes) -> Iterator[Finding]:
-    """Findings on the web port: free if the web process does not run, else answering."""
+def web(config: "Config", processes: Processes, running: Container[str]) -> Iterator[Finding]:
+    """Findings on the web port: free if the web process does not run, else answering; `running` as of `listeners`."""
     site = config.web
     port = processes["web"].detail.get("port", site.port) if "web" in processes else site.port
     what = f"web port {port}"
-    if "web" not in processes:
+    if "web" not in processes and "web" not in running:
         yield _free(what, site.host, site.port)
     elif site.tls:
         yield _check_presented(what, site.host, port, site.tls)
@@ -164,7 +166,7 @@ def senders(config: "Config", data: "DataFolder") -> Iterator[Finding]:
 def target_findings(config: "Config", processes: Processes) -> Iterator[Finding]:
     """Findings on each target, by a connection now and by the dispatcher's state."""
     for target in config.targets:
-        yield _target(config, target)
+        yield unknown_host(f"target {target.name}", target) or _target(config, target)
         reported = processes.get(f"target:{target.name}")
         if reported and reported.state != "ready":
             found = f"the dispatcher reports {reported.state}: {reported.detail.get('reason', 'no reason given')}"
@@ -178,6 +180,9 @@ def archive_findings(config: "Config", processes: Processes) -> Iterator[Finding
     """Findings on the archive of [fetch], by a connection now and by the fetcher's state."""
     fetch, what = config.fetch, "archive"
     if fetch is None:
+        return
+    if unknown := unknown_host(what, fetch):
+        yield unknown
         return
     if fetch.tls and not are_usable(fetch.tls):
         text = f"{fetch.place}: not contacted, because its certificates cannot be used"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
+from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok, unknown_host
 from glam_deploy.errors import GlamError
 from glam_deploy.installation import quoted
 from glam_deploy.regular import others_can_read
@@ -32,6 +32,8 @@ def notify_findings(config: "Config", processes: Processes) -> Iterator[Finding]
 def _receiver(entry: "Notify", timeout_s: float) -> Finding:
     from glam_deploy.appliance.notify.client import client_of
 
+    if unknown := unknown_host(_name(entry), entry):
+        return unknown
     try:
         found = client_of(entry, timeout_s).check()
     except GlamError as error:  # its text names the receiver

@@ -124,7 +124,7 @@ def _toml(value: object) -> str:
 
 def _unit(text: str, made: Installation) -> str:
     command = " ".join(map(_systemd_word, made.program))
-    config, data = _systemd_word(str(made.config)), _systemd_word(str(made.data))
+    config = _systemd_word(str(made.config))
     used = (made.folder, made.data, made.bundle, Path(made.program[0]))
     values = {
         "ExecStartPre": f"{command} check-config --config {config}",
@@ -137,7 +137,7 @@ def _unit(text: str, made: Installation) -> str:
     for key, value in values.items():
         text = re.sub(rf"^{key}=.*$", lambda _, line=f"{key}={value}": line, text, flags=re.MULTILINE)  # type: ignore[misc]
     state = f"StateDirectory={made.data.name}\nStateDirectoryMode=0700"
-    place = state if made.data.parent == _STATE else f"ReadWritePaths={data}"
+    place = state if made.data.parent == _STATE else f"ReadWritePaths={_systemd_path(made.data)}"
     return re.sub(r"^StateDirectory=.*\nStateDirectoryMode=.*$", lambda _: place, text, flags=re.MULTILINE)
 
 
@@ -146,8 +146,18 @@ def _any_below(paths: tuple[Path, ...], folders: tuple[Path, ...]) -> bool:
 
 
 def _systemd_word(word: str) -> str:
-    """A word of a command line in a unit (systemd.syntax(7), systemd.service(5))."""
-    word = word.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
+    """A word of a command line in a unit, where a dollar is one of a variable (systemd.service(5))."""
+    return _quoted(word.replace("$", "$$"))
+
+
+def _systemd_path(path: Path) -> str:
+    """A path in a list of a unit, where a dollar is a dollar (systemd.exec(5))."""
+    return _quoted(str(path))
+
+
+def _quoted(word: str) -> str:
+    """A word with its percent signs, backslashes and quotation marks (systemd.unit(5), systemd.syntax(7))."""
+    word = word.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
     return f'"{word}"' if re.search(r"[\s'\"\\;]", word) else word
 
 

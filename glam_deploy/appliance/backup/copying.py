@@ -18,11 +18,13 @@ from pathlib import Path, PurePosixPath
 from glam_deploy import __version__
 from glam_deploy.appliance.audit import known_key, open_audit
 from glam_deploy.appliance.backup.manifest import FORMAT, CopiedFile, CopyFolder, Manifest, utc_now, write_durably
-from glam_deploy.appliance.data import DataFolder, part_file
+from glam_deploy.appliance.data import DataFolder, is_part, part_file, read_json
 from glam_deploy.appliance.device import known_device_uid
 from glam_deploy.appliance.state import database
+from glam_deploy.appliance.state.soundness import unusable
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
+from glam_deploy.installation import page
 from glam_deploy.json_records import to_json
 from glam_deploy.regular import open_lock, open_regular, try_lock
 
@@ -48,8 +50,8 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False, veri
     An unchanged file is copied again if it is not there with its size; with `verify` also if its SHA-256 differs, for
     which every byte of the earlier copy is read. `standby`: kept current for a second node, as it is from then on.
 
-    Raises UsageError if that is no place for it, if another node has taken over, or if the files of IDENTITY are
-    damaged, which would replace sound ones in the copy; OSError and sqlite3.Error.
+    Raises UsageError if that is no place for it, if another node has taken over, or if the state or the files of
+    IDENTITY are damaged, which would replace sound ones in the copy; OSError and sqlite3.Error.
     """
     known_key(data)
     known_device_uid(data)
@@ -73,7 +75,7 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False, veri
             standby=standby or (earlier is not None and earlier.standby), state=state, files=tuple(files.values()),
             absent=tuple(sorted(missing)),
         )  # fmt: skip
-        _require_not_taken_over(copy)
+        _require_not_taken_over(data, copy)
         write_durably(copy.manifest, to_json(manifest))
         _remove_others(copy, manifest)
     before = {file.sha256 for file in earlier.files} if earlier else set()
@@ -89,7 +91,7 @@ def _require_place(data: DataFolder, copy: CopyFolder) -> None:
             f"the backup {copy.root} and the data folder {data.root} lie in each other, expected two folders apart: "
             "name another folder, on another disk"
         )
-    if copy.root.is_dir() and any(copy.root.iterdir()) and not copy.id.exists():
+    if copy.root.is_dir() and not copy.id.exists() and not copy.is_empty():
         raise UsageError(
             f"{copy.root} holds other files, expected an empty folder or an earlier backup: name another folder"
         )
@@ -97,7 +99,7 @@ def _require_place(data: DataFolder, copy: CopyFolder) -> None:
 
 def _earlier(data: DataFolder, copy: CopyFolder) -> Manifest | None:
     """The manifest of an earlier copy of the same data folder, which nobody has taken over."""
-    _require_not_taken_over(copy)
+    _require_not_taken_over(data, copy)
     if not copy.manifest.exists():
         return None
     manifest = copy.read_manifest()
@@ -106,12 +108,15 @@ def _earlier(data: DataFolder, copy: CopyFolder) -> Manifest | None:
     return manifest
 
 
-def _require_not_taken_over(copy: CopyFolder) -> None:
-    if taken := copy.taken_over_by():
-        raise UsageError(
-            f"{taken.host} has taken over from {copy.root} at {taken.at}: this data folder is out of date; "
-            "docs/operations.md tells how to make this machine the standby"
-        )
+def _require_not_taken_over(data: DataFolder, copy: CopyFolder) -> None:
+    taken = copy.taken_over_by()
+    if taken is None:
+        return
+    outdated = f"this data folder is out of date; {page('operations.md')} tells how to make this machine the standby"
+    made_this_copy = data.standby_id.exists() and read_json(data.standby_id) == copy.read_id()
+    if not made_this_copy:  # it may be the one that was restored from it
+        outdated = f"on that node, name another folder for its backups; on any other one, {outdated}"
+    raise UsageError(f"{taken.host} has taken over from {copy.root} at {taken.at}: {outdated}")
 
 
 def _owner(data: DataFolder) -> str:
@@ -130,9 +135,18 @@ def _locked(copy: CopyFolder) -> Iterator[None]:
 
 
 def _copy_state(data: DataFolder, copy: CopyFolder) -> CopiedFile:
-    """A consistent copy of `state.db`, named by its digest: the earlier one stays until the manifest is replaced."""
+    """A consistent copy of `state.db`, named by its digest: the earlier one stays until the manifest is replaced.
+
+    Raises UsageError if it could not be restored: it would replace one that can.
+    """
     with part_file(copy.root) as (part, _):
         database.copy_database(data.database, part)
+        with _state(part) as connection:
+            if fault := unusable(connection):
+                raise UsageError(
+                    f"{data.database} is damaged ({fault}): nothing was copied, so that an earlier backup in "
+                    f"{copy.root} stays as it is. Stop the appliance, and restore a backup ({page('operations.md')})"
+                )
         found = digest_of(part)
         found = replace(found, path=f"state-{found.sha256[:16]}.db")
         move_into_place(part, copy.root / found.path)
@@ -244,6 +258,6 @@ def _remove_others(copy: CopyFolder, manifest: Manifest) -> None:
                 path.rmdir()
         elif path not in keep:
             path.unlink()
-    for path in copy.root.glob("state-*.db"):
+    for path in (*copy.root.glob("state-*.db"), *filter(is_part, copy.root.iterdir())):
         if path.name != manifest.state.path:
             path.unlink()

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from glam_deploy.appliance.data import part_file
+from glam_deploy.appliance.data import is_part, part_file
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import JsonFault, from_json, to_json
@@ -207,6 +207,11 @@ class CopyFolder:
                 folder.chmod(stat.S_IMODE(facts.st_mode) & stat.S_IRWXU)
         if not self.id.exists():
             write_durably(self.id, secrets.token_hex(16))
+
+    def is_empty(self) -> bool:
+        """Whether it holds nothing but what a first copy leaves that ended before it had an id. Raises OSError."""
+        others = (path for path in self.root.iterdir() if path != self.files and not is_part(path))
+        return not any(others) and not (self.files.exists() and any(self.files.iterdir()))
 
     def read_id(self) -> str:
         """The id of the folder; "" if it has none. Raises OSError if the folder cannot be read."""

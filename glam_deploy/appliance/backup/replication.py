@@ -10,7 +10,6 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from glam_deploy.appliance.backup.copying import copy_data
 from glam_deploy.appliance.backup.manifest import CopyFolder, write_durably
@@ -65,21 +64,17 @@ class Fence:
         if known and found != known:
             return (
                 f"{self.copy.root} is not the folder that was copied into before: is its disk mounted? To begin a new "
-                f"copy there, remove {self._id}"
+                f"copy there, remove {self.data.standby_id}"
             )
         return ""
 
     def remember(self) -> None:
         """Record that the folder holds a copy of this data folder."""
-        if not self._id.exists():
-            write_durably(self._id, self.copy.read_id())
-
-    @property
-    def _id(self) -> Path:
-        return self.data.root / "standby.id"
+        if not self.data.standby_id.exists():
+            write_durably(self.data.standby_id, self.copy.read_id())
 
     def _known_id(self) -> str:
-        return str(read_json(self._id)) if self._id.exists() else ""
+        return str(read_json(self.data.standby_id)) if self.data.standby_id.exists() else ""
 
 
 def fence_of(config: Config) -> Fence | None:

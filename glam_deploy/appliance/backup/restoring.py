@@ -11,9 +11,9 @@ from glam_deploy.appliance.backup.copying import CHUNK, digest_of
 from glam_deploy.appliance.backup.manifest import CopiedFile, CopyFolder, Manifest
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, part_file
-from glam_deploy.appliance.state import deliveries, overview
+from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import VERSION, immutable_address, open_database
-from glam_deploy.appliance.state.soundness import foreign_content
+from glam_deploy.appliance.state.soundness import damage, foreign_content
 from glam_deploy.durable import move_into_place, sync
 from glam_deploy.errors import UsageError
 from glam_deploy.regular import open_regular
@@ -108,12 +108,8 @@ def _sources(copy: CopyFolder, manifest: Manifest) -> Iterator[tuple[Path, Copie
 
 
 def _require_sound(copy: CopyFolder, connection: sqlite3.Connection) -> None:
-    try:
-        damage = overview.integrity_error(connection)
-    except sqlite3.DatabaseError as error:
-        damage = str(error)
-    if damage:
-        raise UsageError(f"the backup {copy.root} is damaged, its state is not sound ({damage}): use another backup")
+    if found := damage(connection):
+        raise UsageError(f"the backup {copy.root} is damaged, its state is not sound ({found}): use another backup")
 
 
 def _require_room(data: DataFolder, manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from glam_deploy.appliance.config.listeners import Tls
-from glam_deploy.appliance.config.section import LOOPBACK, AETitle, File, Port, Section
+from glam_deploy.appliance.config.section import LOOPBACK, AETitle, File, Host, Port, Section
 
 WINDOW = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
 Positive = Annotated[float, Field(gt=0)]
@@ -27,7 +27,7 @@ class Fetch(Section):
     """The archive from which studies are fetched, how, and when."""
 
     ae_title: AETitle | None = None
-    host: str | None = None
+    host: Host | None = None
     port: Port | None = None
     calling_ae_title: AETitle = "GLAM"
     tls: Tls | None = None

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, IPvAnyNetwork
+from pydantic import BeforeValidator, Field
 
-from glam_deploy.appliance.config.section import AETitle, File, Port, Section, none_for_false
+from glam_deploy.appliance.config.section import AETitle, File, HostNetwork, Port, Section, none_for_false
 
 
 class KeyPair(Section):
@@ -31,7 +31,7 @@ class Sender(Section):
     """A sender that is allowed to connect: a calling AE title and its hosts."""
 
     ae_title: AETitle
-    hosts: tuple[IPvAnyNetwork, ...] = Field(min_length=1)
+    hosts: tuple[HostNetwork, ...] = Field(min_length=1)
     """Addresses or networks (10.1.2.0/24). Host names are not accepted, because DNS answers can be forged."""
 
 

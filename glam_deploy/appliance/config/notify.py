@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from glam_deploy.appliance.config.listeners import Tls
-from glam_deploy.appliance.config.section import LOOPBACK, File, Port, Section
+from glam_deploy.appliance.config.section import LOOPBACK, File, Host, Port, Section
 from glam_deploy.appliance.config.targets import TARGET_NAME
 from glam_deploy.appliance.state.notify_events import Event
 
@@ -100,7 +100,7 @@ class Hl7(Entry):
     """HL7 v2.5.1 ORU^R01 over MLLP. Holds identifiers of patient and study."""
 
     kind: Literal["hl7"]
-    host: str = Field(min_length=1)
+    host: Host
     port: Port
     tls: Tls | None = None
     authority: File | None = None
@@ -138,7 +138,7 @@ class Email(Entry):
     """A plain-text e-mail by SMTP."""
 
     kind: Literal["email"]
-    host: str = Field(min_length=1)
+    host: Host
     port: Port | None = None
     """587 with STARTTLS, 465 with TLS, 25 without either."""
     security: Literal["starttls", "tls", "none"] = "starttls"

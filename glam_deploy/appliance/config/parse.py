@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from glam_deploy.addresses import plain_network, shown_address
 from glam_deploy.appliance.config.fetch import WINDOW
 from glam_deploy.appliance.config.notify import ADDRESS, NAMESPACE
 from glam_deploy.appliance.config.root import Config
@@ -90,10 +91,10 @@ def _given(key: str, error: Any) -> str:
 def _network_fault(value: object) -> str:
     """What is wrong with a value that is no network."""
     try:
-        network = ipaddress.ip_network(str(value), strict=False)
+        network = plain_network(ipaddress.ip_network(str(value), strict=False))
     except ValueError:
         return "expected an address such as 10.1.2.3, or a network such as 10.1.2.0/24"
-    address = str(value).partition("/")[0]
+    address = shown_address(str(value).partition("/")[0])
     return f"has bits set behind the length of the network: expected {network}, or the address {address} alone"
 
 

@@ -1,19 +1,49 @@
 """Base class and common types of the tables of `glam.toml`."""
 
+import re
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ValidationInfo,
+    field_validator,
+)
+
+from glam_deploy.addresses import parsed_address, plain_network
 
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 AETitle = Annotated[str, Field(pattern=AE_TITLE)]
 """PS3.5 table 6.2-1."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 """0: a free port chosen by the system and written to the log; for tests."""
+HostNetwork = Annotated[IPvAnyNetwork, AfterValidator(plain_network)]
+"""An address or a network."""
 DIGEST = "^[0-9a-f]{64}$"
 """SHA-256 in hexadecimal."""
 Seconds = Annotated[float, Field(ge=0)]
+_HOST_NAME = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?")
+
+
+def _bare_host(value: str) -> str:
+    """Reject what is neither a host name nor an address, such as a URL."""
+    try:
+        is_host = bool(_HOST_NAME.fullmatch(value) or parsed_address(value))
+    except ValueError:
+        is_host = False
+    if not is_host:
+        raise ValueError("expected a host name or an address, as pacs.example or 10.1.2.3, without http:// and port")
+    return value
+
+
+Host = Annotated[str, AfterValidator(_bare_host)]
+"""Name or address of another node."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

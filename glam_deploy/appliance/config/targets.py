@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from glam_deploy.appliance.config.listeners import Tls
 from glam_deploy.appliance.config.processing import ResultKind
-from glam_deploy.appliance.config.section import LOOPBACK, AETitle, File, Port, Section
+from glam_deploy.appliance.config.section import LOOPBACK, AETitle, File, Host, Port, Section
 
 TARGET_NAME = "^[a-z0-9-]{1,32}$"
 
@@ -19,7 +19,7 @@ class Target(Section):
     objects: Annotated[tuple[ResultKind, ...] | None, Field(min_length=1)] = None
     """Kinds of result objects that it gets; None for all that are made."""
     ae_title: AETitle | None = None
-    host: str | None = None
+    host: Host | None = None
     port: Port | None = None
     calling_ae_title: AETitle = "GLAM"
     tls: Tls | None = None

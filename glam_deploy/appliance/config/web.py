@@ -4,10 +4,10 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from glam_deploy.appliance.config.listeners import KeyPair
-from glam_deploy.appliance.config.section import LOOPBACK, File, Port, Section
+from glam_deploy.appliance.config.section import LOOPBACK, File, HostNetwork, Port, Section
 
 OWN_PATHS = (
     *("study", "studies", "failures", "find", "views", "jobs", "parcels", "notifications"),
@@ -79,7 +79,7 @@ class Web(Section):
     """Accept instances over STOW-RS (PS3.18 section 10.5) at /dicom-web/studies."""
     public_url: str | None = None
     """URL under which browsers reach the pages, without a slash at its end; None: the own address."""
-    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    trusted_proxies: tuple[HostNetwork, ...] = ()
     """Addresses or networks of reverse proxies whose forwarded headers are believed."""
     forwarded: Literal["x-forwarded", "forwarded"] = "x-forwarded"
     """The headers of these proxies: X-Forwarded-For, -Proto and -Host, or Forwarded (RFC 7239). The others are ignored,

@@ -67,6 +67,11 @@ def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
     return connection
 
 
+def reason_of(error: sqlite3.Error) -> str:
+    """The message of SQLite, or the class of another error of its module, whose text may quote a value."""
+    return str(error) if getattr(error, "sqlite_errorname", "") else type(error).__name__
+
+
 def _use_wal(connection: sqlite3.Connection) -> None:
     """Set the journal mode, which is stored in the file.
 

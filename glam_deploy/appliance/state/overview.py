@@ -244,7 +244,7 @@ def latest_view_folders(connection: sqlite3.Connection, limit: int) -> list[str]
 def integrity_error(connection: sqlite3.Connection) -> str:
     """The first error of SQLite's quick check; "" if the file is sound."""
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    return "" if found == "ok" else str(found)
+    return "" if found == "ok" else str(found).rpartition("\n")[2]  # after a line that names the database
 
 
 def is_corruption(error: Exception) -> bool:

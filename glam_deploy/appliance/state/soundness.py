@@ -1,15 +1,46 @@
-"""Whether a `state.db` that comes from elsewhere holds only what this release writes into one."""
+"""Whether a `state.db` is undamaged, and holds only what this release writes into one."""
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from glam_deploy.appliance.state.database import make_tables
+from glam_deploy.appliance.state.database import BUSY_SECONDS, is_current, make_tables
+from glam_deploy.appliance.state.overview import integrity_error
+from glam_deploy.errors import UsageError
+from glam_deploy.installation import page
 
 FOLDERS = frozenset({"spool", "quarantine", "results"})
 """Top folders of the data folder in which rows name files."""
 _PATHS = (("instance", "path"), ("quarantine", "path"), ("parcel_object", "path"), ("job_view", "folder"))
+
+
+def damage(connection: sqlite3.Connection) -> str:
+    """The first damage that SQLite finds in the file; "" if there is none."""
+    try:
+        return integrity_error(connection)
+    except sqlite3.DatabaseError as error:
+        return str(error)
+
+
+def require_undamaged(path: Path) -> None:
+    """Raises UsageError if the database at `path` is damaged. One that does not exist yet is not."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        if found := damage(connection):
+            raise UsageError(
+                f"{path} is damaged ({found}): move the data folder away, and restore a backup "
+                f"({page('operations.md')}, Restore)"
+            )
+
+
+def unusable(connection: sqlite3.Connection) -> str:
+    """Why a backup of this state could not be restored; "" if it could.
+
+    The content of a state of an earlier version is not looked at, because it is converted first.
+    """
+    return damage(connection) or (foreign_content(connection) if is_current(connection) else "")
 
 
 def foreign_content(connection: sqlite3.Connection) -> str:

@@ -51,6 +51,8 @@ class StudySummary:
     """Of its job, else of a delivery or notification that is dead or pending, else of the target or receiver that it
     waits for, else of its assembly.
     """
+    reason_of: str | None
+    """What the reason is of: "job", "delivery" (or notification), "assembly"; None without a reason."""
 
 
 _OPEN_NOTIFICATIONS = (
@@ -149,6 +151,8 @@ def _lines(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Study
 
 
 def _line(row: Row) -> StudySummary:
+    reasons = {"job": row["job_reason"], "delivery": row["parcel_reason"], "assembly": row["study_reason"]}
+    reason_of = next((what for what, reason in reasons.items() if reason), None)
     return StudySummary(
         pseudonym=row["pseudonym"],
         stage=_stage(
@@ -163,7 +167,8 @@ def _line(row: Row) -> StudySummary:
         instances=row["instances"],
         views=", ".join(sorted((row["views"] or "").split(","))),
         priority=Priority(row["priority"]).label,
-        reason=row["job_reason"] or row["parcel_reason"] or row["study_reason"],
+        reason=reasons[reason_of] if reason_of else None,
+        reason_of=reason_of,
     )
 
 

@@ -1,6 +1,5 @@
 """Access control: the token, the limit on wrong tokens, who a client is, and the rules for the section `web`."""
 
-import ipaddress
 import secrets
 import stat
 import time
@@ -11,6 +10,7 @@ from typing import Literal
 
 from cryptography import x509
 
+from glam_deploy.addresses import parsed_address
 from glam_deploy.appliance.config import Web
 from glam_deploy.appliance.web.sessions import Clock, Sessions, User, is_same_secret, shown_name
 from glam_deploy.errors import UsageError
@@ -73,6 +73,20 @@ def read_client_secret(path: Path) -> str:
     if not secret or not secret.isprintable():
         raise UsageError(f"the client secret file {path} holds no secret in one line: copy it from the provider")
     return secret
+
+
+def secret_states(web: Web) -> dict[str, list[int]]:
+    """Key -> inode and time of the last change (in ns) of the file with this secret; it is read at the start only."""
+    files = {"web.token_file": web.token_file, "web.oidc.client_secret_file": web.oidc and web.oidc.client_secret_file}
+    return {key: _file_state(path) for key, path in files.items() if path}
+
+
+def _file_state(path: Path) -> list[int]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return []
+    return [facts.st_ino, facts.st_mtime_ns]
 
 
 def _read_secret(path: Path, what: str) -> str:
@@ -226,6 +240,6 @@ def certificate_names(certificate: Path) -> set[str]:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or parsed_address(host).is_loopback
     except ValueError:
         return False

@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glam_deploy.appliance.config import Web
 from glam_deploy.appliance.config.web import OWN_PATHS
+from glam_deploy.appliance.state.database import reason_of
+from glam_deploy.appliance.state.overview import READ_ERRORS
 from glam_deploy.appliance.web import actions, login, monitoring, pages, stow
 from glam_deploy.appliance.web.access import Refused, certificate_names
 from glam_deploy.appliance.web.context import VISITOR, WebContext, client_address, visitor_of
@@ -179,7 +181,8 @@ class Guard:
     async def _fail(self, request: Request, error: Exception, answer: "_Answer", receive: Receive) -> None:
         if not isinstance(error, HTTPException | Refused | ClientDisconnect):
             # without the error's text, in which a library may quote the data
-            _LOG.error("a request failed with %s", fault(error))
+            reason = f" ({reason_of(error)})" if isinstance(error, READ_ERRORS) else ""
+            _LOG.error("a request failed with %s%s", fault(error), reason)
         if not answer.begun:
             await self.respond(request, error)(request.scope, receive, answer.send)
 

@@ -7,11 +7,11 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from glam_deploy.addresses import Address, parsed_address
 from glam_deploy.appliance.config import Web
 
 PROXIED = "glam.proxied"
@@ -103,9 +103,8 @@ def _address(node: str) -> str:
     return str(found) if found else "unknown"
 
 
-def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+def _parsed(text: str) -> Address | None:
     try:
-        found = ip_address(text)
+        return parsed_address(text)
     except ValueError:
         return None
-    return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found

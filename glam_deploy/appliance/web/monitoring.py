@@ -123,7 +123,8 @@ def _process_problems(components: Mapping[str, Component]) -> Iterator[str]:
         elif component.age > HEARTBEAT_TIMEOUT_S:
             yield f"the {name} has written no heartbeat for {component.age:.0f} s"
         elif component.state != "ready":
-            yield f"the {name} is {component.state}"
+            reason = component.detail.get("reason")
+            yield f"the {name} is {component.state}{f' ({reason})' if reason else ''}"
 
 
 def _disk_problems(free: int | None, reserve: int) -> Iterator[str]:

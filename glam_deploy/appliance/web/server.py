@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import socket
+import sqlite3
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from glam_deploy.appliance.ingest import Ingest
 from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
-from glam_deploy.appliance.web.access import Access, check_web, read_client_secret, read_token
+from glam_deploy.appliance.web.access import Access, check_web, read_client_secret, read_token, secret_states
 from glam_deploy.appliance.web.app import CERTIFICATE, make_app
 from glam_deploy.appliance.web.attempts import Attempts
 from glam_deploy.appliance.web.context import WebContext
@@ -159,6 +160,7 @@ def run(config: Config, stop: threading.Event) -> None:
 
     Raises UsageError for a configuration without access control, unusable certificates, and a port that is taken.
     """
+    secrets = secret_states(config.web)
     check_web(config.web)
     data = DataFolder(root=config.data)
     data.make()
@@ -170,14 +172,8 @@ def run(config: Config, stop: threading.Event) -> None:
             thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")
             thread.start()
             try:
-                place, ignored = _address(config.web, listener), context.forwarding.ignored
-                _heartbeat_until(
-                    stop,
-                    thread,
-                    lambda: record_heartbeat(
-                        connection, monotonic, "web", "ready", place | {"forwarded_by": [*ignored]}
-                    ),
-                )
+                place = _address(config.web, listener) | {"secrets": secrets}
+                _heartbeat_until(stop, thread, lambda: _send_heartbeat(connection, context, place))
             finally:
                 server.should_exit = True
                 thread.join()
@@ -294,13 +290,22 @@ def tls_context(tls: WebTls, refused: Callable[[str], object]) -> ssl.SSLContext
     return context
 
 
+def _send_heartbeat(connection: sqlite3.Connection, context: WebContext, place: Mapping[str, object]) -> None:
+    """The heartbeat of a running server; "failing" once STOW-RS has met a damaged `state.db`."""
+    detail = {**place, "forwarded_by": [*context.forwarding.ignored]}
+    if damage := context.ingest.damage:
+        record_heartbeat(connection, context.monotonic, "web", "failing", detail | {"reason": damage})
+    else:
+        record_heartbeat(connection, context.monotonic, "web", "ready", detail)
+
+
 def _heartbeat_until(stop: threading.Event, thread: threading.Thread, send_heartbeat: Callable[[], None]) -> None:
     """Write a heartbeat every second until `stop`; a disk that is full for a while ends nothing."""
     while not stop.is_set() and thread.is_alive():
         try:
             send_heartbeat()
         except overview.READ_ERRORS as error:
-            _LOG.error("state.db cannot be written (%s)", type(error).__name__, extra=RECURRING)
+            _LOG.error("state.db cannot be written (%s)", error, extra=RECURRING)
         stop.wait(HEARTBEAT_S)
     if not stop.is_set():
         raise RuntimeError("the HTTP server has ended")

@@ -26,6 +26,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from glam_deploy.addresses import shown_address
 from glam_deploy.dicom.net.bounded_socket import (
     MAX_PDU,
     BoundedSocket,
@@ -311,6 +312,10 @@ class Server(ThreadedAssociationServer):
         self.release, self.most_bytes = release, most_bytes
         self._request_s, self._allows_host, self._waiting = request_s, allows_host, waiting
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        return connection, (shown_address(address[0]), *address[1:])
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         address = str(client_address[0])

@@ -106,6 +106,8 @@ class FolderSession:
 
 def require_usable(folder: Path) -> None:
     """Raise PeerError if this process cannot make files in `folder`."""
+    if folder.exists() and not folder.is_dir():
+        raise PeerError(f"{folder} is not a folder: set `folder` of this target to one")
     if not folder.is_dir():
         raise PeerError(f"the folder {folder} does not exist: mount its disk, or create it")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):

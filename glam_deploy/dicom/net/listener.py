@@ -1,6 +1,5 @@
 """Storage SCP: policy of accepted associations, presentation contexts, and events for the audit log."""
 
-import ipaddress
 import re
 import ssl
 import threading
@@ -15,6 +14,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
+from glam_deploy.addresses import Network, parsed_address
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net.associations import Receipt, ServedAssociation, Server, Upload
 from glam_deploy.dicom.net.bounded_socket import MAX_PDU, TOO_SLOW, PendingConnections
@@ -50,9 +50,6 @@ _REFUSALS = {
     "fault": (_TRANSIENT, 2, 1),
 }
 """Result, source and diagnostic of an A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,9 +314,7 @@ class AssociationPolicy:
 
 
 def _within(host: str, networks: Sequence[Network]) -> bool:
-    address: Address = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
+    address = parsed_address(host)
     return any(address in network for network in networks)
 
 

@@ -4,14 +4,19 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from support.bundles import unprivileged
 from support.commands import PLAIN, start_process
 
+from glam_deploy.appliance.config import parse_config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.web.monitoring import assess
+from glam_deploy.cli.check_config import data_in_use, missing_files
+from glam_deploy.cli.doctor import findings
+from glam_deploy.cli.doctor_findings import FAILS
 from glam_deploy.errors import UsageError
 
 CONFIG = """
@@ -90,7 +95,7 @@ def test_a_first_start_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("name", [".0123456789abcdef01234567.part", "audit.key", "state.db-journal", "device.uid"])
 def test_what_a_first_start_leaves_before_the_database(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
-    assert DataFolder(root=tmp_path).obstacle() == ""
+    assert DataFolder(root=tmp_path).obstacle() is None
 
 
 @pytest.fixture
@@ -127,4 +132,33 @@ def test_a_folder_that_this_user_may_not_enter_is_refused(anybody: Path) -> None
 
 
 def test_a_device_is_no_folder() -> None:
-    assert DataFolder(root=Path("/dev/null")).obstacle() == "is not a folder"
+    obstacle = DataFolder(root=Path("/dev/null")).obstacle()
+    assert obstacle and obstacle.what == "is not a folder"
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        ("state.db.version-1", r"rename state\.db\.version-1 to state\.db"),
+        ("spool/studies/0123/1.2.dcm", "put it back, or move the folder away and restore a backup"),
+        ("quarantine/1.2.0123.dcm", "put it back, or move the folder away and restore a backup"),
+        (".restoring/audit.key", "empty it, and run glam-deploy restore again"),
+    ],
+)
+def test_a_state_that_is_gone_is_not_replaced_by_an_empty_one(tmp_path: Path, left: str, told: str) -> None:
+    data = DataFolder(root=tmp_path / "data")
+    data.make()
+    (data.root / "audit.key").write_bytes(b"k" * 32)
+    (data.root / left).parent.mkdir(parents=True, exist_ok=True)
+    (data.root / left).touch()
+    with pytest.raises(UsageError, match=told):
+        data.make()
+    (tmp_path / "glam.toml").write_text(CONFIG.format(data=data.root))
+    (tmp_path / "web.token").write_text("t" * 32)
+    config = parse_config((tmp_path / "glam.toml").read_text(), folder=tmp_path)
+    with pytest.raises(UsageError, match=told):
+        data_in_use(config)
+    assert any(re.search(told, line) for line in missing_files(config))
+    (finding,) = (each for each in islice(findings(config), 2) if each.what == "data folder")
+    assert finding.state == FAILS and re.search(told, f"{finding.found}: {finding.remedy}")
+    assert not data.database.exists()

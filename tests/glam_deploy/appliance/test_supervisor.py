@@ -12,12 +12,14 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from support.backups import spoil_table
 from support.commands import PLAIN, ROOT, start_process
 from support.until import until
 
 from glam_deploy.appliance import supervisor
 from glam_deploy.appliance.config import parse_config
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.state.database import open_database
 
 SUPERVISE = """
 import os, sys
@@ -237,6 +239,16 @@ def test_what_the_supervisor_makes_is_for_this_user_alone(tmp_path: Path, monkey
     modes = {path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "data").iterdir()}
     assert {"state.db", "audit.key"} <= set(modes)
     assert set(modes.values()) == {0}
+
+
+def test_a_damaged_database_ends_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    open_database(data / "state.db").close()
+    spoil_table(data / "state.db", "study")
+    code, err = serve(tmp_path)
+    assert code == 2
+    assert f"{data / 'state.db'} is damaged (" in err and "restore a backup" in err and "Traceback" not in err
 
 
 def test_role_alone_stops_well_when_told(tmp_path: Path) -> None:

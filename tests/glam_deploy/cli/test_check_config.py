@@ -239,6 +239,10 @@ def test_tells_who_is_told_of_what_and_which_secret_is_missing(cli: Cli, tmp_pat
             "hosts.0: has bits set behind the length of the network: expected 127.0.0.0/8, or the address 127.0.0.1",
         ),
         (
+            '[receive]\nsenders = [{ ae_title = "A", hosts = ["::ffff:10.1.2.3/120"] }]',
+            "hosts.0: has bits set behind the length of the network: expected 10.1.2.0/24, or the address 10.1.2.3",
+        ),
+        (
             '[receive]\nsenders = [{ ae_title = "A", hosts = ["pacs"] }]',
             "expected an address such as 10.1.2.3, or a network such as 10.1.2.0/24 (it is 'pacs')",
         ),

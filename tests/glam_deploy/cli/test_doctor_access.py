@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from support.providers import FalseProvider, false_provider, oidc_table
-from support.web import appliance, configuration
+from support.web import appliance, configuration, serving
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.state import overview
-from glam_deploy.appliance.state.database import record_heartbeat
+from glam_deploy.appliance.state.database import monotonic_clock, record_heartbeat
 from glam_deploy.cli import doctor_access
 from glam_deploy.cli.doctor_findings import FAILS, Finding
 
@@ -45,6 +46,29 @@ def test_forwarded_headers_without_trusted_proxies(tmp_path: Path) -> None:
     assert 'trusted_proxies = ["10.0.0.7"]' in one.remedy
     assert "web.trusted_proxies is empty" in other.found
     assert found(configuration(tmp_path)) == []
+
+
+def test_a_token_that_was_replaced(tmp_path: Path) -> None:
+    """The running pages take the earlier one, which may have leaked, and refuse the new one."""
+    config = configuration(tmp_path, port=0)
+    token = config.web.token_file
+    assert token
+    with appliance(config) as made, serving(made) as address:
+        assert running(config) == []
+        token.write_text("n" * 32)
+        assert httpx.get(address, headers={"Authorization": f"Bearer {'n' * 32}"}).status_code == 401
+        (finding,) = running(config)
+    assert (finding.what, finding.state) == ("web", FAILS)
+    assert "web.token_file was changed after the start of the pages" in finding.found
+    with appliance(config) as made, serving(made):
+        assert running(config) == []
+
+
+def running(config: Config) -> list[Finding]:
+    """The findings by the heartbeats of processes that run."""
+    with overview.open_read_only(config.data / "state.db") as connection:
+        processes = overview.components(connection, monotonic_clock(connection)())
+    return list(doctor_access.access(config, processes))
 
 
 def test_a_public_url_without_encryption(tmp_path: Path) -> None:

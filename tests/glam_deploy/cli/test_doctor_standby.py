@@ -1,15 +1,19 @@
 """`doctor` about the copy for a second node: whether it is current, and why deliveries are held."""
 
+import json
 from pathlib import Path
 
 import pytest
+from support.commands import Cli
 from support.jobs import config_of, made, send
 
 from glam_deploy.appliance.backup.copying import copy_data
 from glam_deploy.appliance.backup.replication import Fence, fence_of
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.state.overview import Component
-from glam_deploy.cli.doctor_findings import FAILS
+from glam_deploy.cli import console
+from glam_deploy.cli.doctor import _table
+from glam_deploy.cli.doctor_findings import FAILS, fails
 from glam_deploy.cli.doctor_standby import standby
 from glam_deploy.records import View
 
@@ -49,6 +53,25 @@ def test_the_last_copy(config: Config, fence: Fence, last: dict[str, object], st
     finding = told(config, **last)
     assert finding[0] == state
     assert found in finding[1]
+
+
+def test_ready_tells_who_has_taken_over(cli: Cli, config: Config, fence: Fence, tmp_path: Path) -> None:
+    text = 'license_acknowledged = true\ndata = "data"\nworker = { bundle = "bundle" }\nstandby = { folder = "copy" }\n'
+    (tmp_path / "glam.toml").write_text(text)
+    ready = ("doctor", "--ready", "--config", tmp_path / "glam.toml")
+    assert "taken over" not in cli(*ready).out
+    fence.copy.mark_taken_over()
+    said = cli(*ready)
+    assert said.code == 1 and "has taken over at" in said.out.splitlines()[0]
+    assert "has taken over at" in json.loads(cli(*ready, "--json").out)["reasons"][0]
+
+
+def test_no_word_of_a_table_is_cut() -> None:
+    path = "/" + "long/" * 60 + "operations.md"
+    with console.out.capture() as said:
+        console.out.print(_table([fails("standby", "taken over", path)]), width=80)
+    words = "".join(line.strip("\u2502| ").rpartition("\u2502")[2].strip() for line in said.get().splitlines())
+    assert path in words
 
 
 def test_a_hold_and_a_first_copy(config: Config, fence: Fence, tmp_path: Path) -> None:

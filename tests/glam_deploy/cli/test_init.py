@@ -191,6 +191,7 @@ def test_systemd_understands_the_unit(cli: Cli, tmp_path: Path, name: str) -> No
     [
         ("/var/lib/glam-deploy", "StateDirectory=glam-deploy", "yes"),
         ("/home/me/glam/data", "ReadWritePaths=/home/me/glam/data", "read-only"),
+        ("/srv/a 100% $HOME/data", 'ReadWritePaths="/srv/a 100%% $HOME/data"', "yes"),
     ],
 )
 def test_the_unit_reaches_the_data_folder(place: str, state: str, home: str) -> None:

@@ -60,6 +60,20 @@ def test_no_other_account_can_read_a_backup(data: DataFolder, copy: CopyFolder, 
         copy.files.chmod(mode)
 
 
+def test_a_first_copy_that_was_killed_at_its_start(data: DataFolder, copy: CopyFolder) -> None:
+    """The next one goes on, and nothing of the first one stays."""
+    copy.files.mkdir(parents=True)
+    (copy.root / f".{'0a' * 12}.part").write_bytes(b"half")
+    for _ in range(2):
+        copy_data(data, copy)
+        assert list(copy.root.glob(".*.part")) == []
+        (copy.root / f".{'0b' * 12}.part").write_bytes(b"half")
+    shutil.rmtree(copy.root)
+    (copy.files / "other").mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds other files"):
+        copy_data(data, copy)
+
+
 def test_a_mark_with_escapes_prints_none(copy: CopyFolder) -> None:
     copy.make()
     for text in ('{"host": "\\u001b[2J", "at": "now"}', "[" * 200_000):

@@ -16,7 +16,7 @@ from support.until import until
 from glam_deploy.appliance.backup import restoring
 from glam_deploy.appliance.backup.copying import copy_data
 from glam_deploy.appliance.backup.manifest import CopyFolder
-from glam_deploy.appliance.backup.replication import fence_of
+from glam_deploy.appliance.backup.replication import Fence, fence_of
 from glam_deploy.appliance.backup.restoring import restore_data
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
@@ -31,8 +31,22 @@ def test_a_node_delivers_until_another_one_takes_over(standby: Config, copy: Cop
     restore_data(copy, standby.model_copy(update={"data": tmp_path / "second"}), take_over=True)
     assert "has taken over" in fence.hold()
     assert fence.taken_over() == fence.hold()
-    with pytest.raises(UsageError, match="has taken over"):
+    with pytest.raises(UsageError, match=r"has taken over from .*: this data folder is out of date"):
         copy_data(fence.data, copy, standby=True)
+
+
+@pytest.mark.parametrize("has_standby", [False, True])
+def test_the_node_that_took_over_is_not_out_of_date(
+    standby: Config, copy: CopyFolder, tmp_path: Path, has_standby: bool
+) -> None:
+    second = standby.model_copy(update={"data": tmp_path / "second"})
+    restore_data(copy, second, take_over=True)
+    if has_standby:  # one of its own
+        third = CopyFolder(root=tmp_path / "third")
+        copy_data(DataFolder(root=second.data), third, standby=True)
+        Fence(data=DataFolder(root=second.data), copy=third).remember()
+    with pytest.raises(UsageError, match="on that node, name another folder for its backups; on any other one, this"):
+        copy_data(DataFolder(root=second.data), copy)
 
 
 def no_room(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:

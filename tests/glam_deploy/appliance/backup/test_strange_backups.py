@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.backups import edit, newest_state, replaced
+from support.backups import edit, newest_state, replaced, spoil_table
 
 from glam_deploy.appliance.backup.copying import copy_data
 from glam_deploy.appliance.backup.manifest import CopyFolder
@@ -54,6 +54,28 @@ def test_a_state_that_no_appliance_wrote_is_refused(
     with pytest.raises(UsageError, match=r"cannot be used, .*: use another backup"):
         restore_data(copy, other)
     assert list(other.data.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["a bad block", *(each for each in FOREIGN if each != "a view")])
+def test_a_damaged_state_replaces_no_backup(
+    config: Config, data: DataFolder, copy: CopyFolder, tmp_path: Path, what: str
+) -> None:
+    """Neither one that was made by hand nor the copy for a standby, which is made every few seconds."""
+    for standby in (False, True):
+        copy_data(data, copy, standby=standby)
+    if what == "a bad block":
+        spoil_table(data.database, "instance")
+    else:
+        with closing(sqlite3.connect(data.database)) as connection:
+            connection.execute(FOREIGN[what])
+            connection.commit()
+    for verify in (False, True):
+        with pytest.raises(UsageError, match=r"state\.db is damaged \(.*\): nothing was copied, so that an earlier"):
+            copy_data(data, copy, standby=True, verify=verify)
+    restored = config.model_copy(update={"data": tmp_path / "restored"})
+    restore_data(copy, restored, take_over=True)
+    with closing(sqlite3.connect(restored.data / "state.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM instance").fetchone() == (2,)
 
 
 @pytest.mark.parametrize("place", ["files", "files/quarantine", "files/spool"])

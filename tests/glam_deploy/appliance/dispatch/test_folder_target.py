@@ -206,5 +206,7 @@ def test_doctor_tries_the_folder(folder: Path, tmp_path: Path) -> None:
     (found,) = target_findings(config, {})
     assert found.state == "FAILS"
     assert "does not exist: mount its disk" in found.found
+    with pytest.raises(PeerError, match=r"test_folder_target\.py is not a folder: set `folder`"):
+        target_client(target_of(Path(__file__)), 5).check_reachable()
     with pytest.raises(PeerError, match="does not exist"):
         target_client(target_of(folder), 5).check_reachable()

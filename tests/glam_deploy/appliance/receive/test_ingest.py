@@ -151,6 +151,8 @@ def test_other_bytes_under_a_known_uid_go_to_quarantine_once(inbox: Box, tmp_pat
     assert (inbox.data.root / path).read_bytes().endswith(other)
     assert digest == sha256(other)
     assert [line["event"] for line in inbox.audit()] == ["received", "uid_collision", "uid_collision"]
+    (name,) = {line["study"] for line in inbox.audit()}
+    assert f"glam-deploy queue accept-correction {name}" in receipt.reason
     assert inbox.take(data_set, claim).status == Status.SUCCESS
 
 

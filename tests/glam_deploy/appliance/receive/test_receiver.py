@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from pynetdicom import AE
+from support.backups import spoil_table
 from support.certificates import Authority
 from support.receive import CANARY, Box, box, close_sockets, config_of, same_rows_and_files, write_exam
 from support.until import until
@@ -19,6 +20,8 @@ from support.until import until
 from glam_deploy.appliance import receiver
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.state import database
+from glam_deploy.appliance.state.soundness import require_undamaged
+from glam_deploy.appliance.web.monitoring import assess
 from glam_deploy.dicom.net.listener import AuditEvent
 from glam_deploy.dicom.net.peer import Peer, TlsFiles
 from glam_deploy.dicom.net.sender import echo
@@ -60,6 +63,13 @@ def send(port: int, paths: list[Path], title: str = "STORESCU") -> list[int]:
     statuses = [association.send_c_store(path).Status for path in paths]
     association.release()
     return statuses
+
+
+def test_hosts_as_sockets_of_ipv6_show_them(tmp_path: Path) -> None:
+    senders = [{"ae_title": "STORESCU", "hosts": ["::ffff:127.0.0.1"]}]
+    with running(config_of(tmp_path, senders=senders, host="::ffff:127.0.0.1")) as (here, ports):
+        assert send(ports["dicom"], write_exam(tmp_path)) == [0] * 4
+        assert {line["sender"] for line in here.audit("received")} == {"STORESCU@127.0.0.1"}
 
 
 def test_senders_at_once(tmp_path: Path) -> None:
@@ -205,6 +215,24 @@ def test_a_database_that_takes_nothing_for_a_while_ends_no_association(
     with running(config_of(tmp_path)) as (_, ports):
         assert echo(Peer(ae_title="GLAM", host="127.0.0.1", port=ports["dicom"], calling_ae_title="STORESCU"))
     assert len(said) >= 3
+
+
+def test_a_damaged_database_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The sender keeps its images; the receiver is not ready any more."""
+    config, exam = config_of(tmp_path), write_exam(tmp_path)
+    with box(config) as here:
+        assert here.take(exam[0].read_bytes()).status == 0
+    spoil_table(here.data.database, "instance")
+    told = "state.db is damaged (database disk image is malformed): restore a backup"
+    with running(config) as (here, ports):
+        assert send(ports["dicom"], exam[1:2]) == [0xA700]
+        until(lambda: word(here)[0] == "failing" and word(here)[1]["reason"] == told)
+        assert here.audit("refused")[-1]["reason"] == f"{told}, and send it again then"
+        (receiver_problem,) = (each for each in assess(here.data, 0).reasons if "receiver" in each)
+        assert receiver_problem == f"the receiver is failing ({told})"
+    assert told in caplog.messages
+    with pytest.raises(UsageError, match=r"state\.db is damaged \(.*\): move .* away, and restore a backup"):
+        require_undamaged(here.data.database)
 
 
 def test_a_certificate_that_is_missing_stops_the_start(tmp_path: Path) -> None:

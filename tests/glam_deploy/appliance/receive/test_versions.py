@@ -142,3 +142,15 @@ def test_files_of_versions_that_no_row_names_are_removed(inbox: Box, tmp_path: P
         for now in (0.0, UNTOUCHED_S):
             sweep(now)
     assert [*inbox.files(), *inbox.files("quarantine")] == kept
+
+
+def test_a_version_of_another_study_cannot_be_accepted(inbox: Box, tmp_path: Path) -> None:
+    """So nothing advises to accept it; it is listed with the study of the stored one."""
+    first = version(tmp_path / "a.dcm")
+    other = version(tmp_path / "b.dcm", lambda dataset: setattr(dataset, "StudyInstanceUID", "1.2.3"))
+    assert inbox.take(first).status == Status.SUCCESS
+    receipt = inbox.take(other)
+    stored, refused = inbox.audit()
+    assert refused["study"] == stored["study"] and refused["event"] == "uid_collision"
+    assert f"The first one, of study {stored['study']}, is kept: have this one sent under" in receipt.reason
+    assert "accept-correction" not in receipt.reason

@@ -211,6 +211,30 @@ def test_a_dead_job_is_told_with_its_reason(busy: Busy) -> None:
     assert DEATH in text(busy.appliance.visitor().get(f"/study/{busy.appliance.name(busy.failed)}").text)
 
 
+def test_what_the_reason_of_a_study_is_of(busy: Busy) -> None:
+    pages = {
+        study: text(busy.appliance.visitor().get(f"/study/{busy.appliance.name(study)}").text)
+        for study in (busy.failed, busy.undelivered, busy.delivered, busy.ignored)
+    }
+    assert f"Reason {DEATH}" in pages[busy.failed]
+    assert f"Reason pacs: {REFUSAL}" in pages[busy.undelivered]
+    assert "Complete by nothing arrived for" in pages[busy.delivered]
+    assert "Ignored for no mammogram" in pages[busy.ignored]
+
+
+def test_a_refused_version_is_in_quarantine(empty: Appliance) -> None:
+    """Its study is named where it says what a person can do."""
+    study = empty.receive_exam(1, (View.L_CC,))
+    other = io.BytesIO()
+    dataset = dcmread(io.BytesIO(dicom_file(View.L_CC, exam(1))))
+    dataset.PatientID = "MERGED"
+    dataset.save_as(other)
+    empty.receive(other.getvalue())
+    words = text(empty.visitor().get("/failures").text)
+    assert "Nothing of them is kept, but for those with C111, which are in quarantine" in words
+    assert f"glam-deploy queue accept-correction {empty.name(study)}" in words
+
+
 def test_failures_with_reasons(busy: Busy) -> None:
     words = text(busy.appliance.visitor().get("/failures").text)
     for study, reason in ((busy.failed, DEATH), (busy.undelivered, REFUSAL), (busy.delivered, REASON)):

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sqlite3
 import ssl
 import threading
 from collections.abc import Callable
@@ -56,6 +57,17 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         config = configuration(tmp_path, port=other.getsockname()[1])
         with pytest.raises(UsageError, match=r"web cannot listen at 127\.0\.0\.1 port .*stop the program that uses it"):
             server.run(config, threading.Event())
+
+
+def test_why_state_db_cannot_be_written(caplog: pytest.LogCaptureFixture) -> None:
+    stop = threading.Event()
+
+    def full() -> None:
+        stop.set()
+        raise sqlite3.OperationalError("database or disk is full")
+
+    server._heartbeat_until(stop, threading.current_thread(), full)
+    assert caplog.messages == ["state.db cannot be written (database or disk is full)"]
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7", "nobody.invalid"])

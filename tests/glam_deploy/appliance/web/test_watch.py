@@ -77,7 +77,9 @@ def test_a_disk_under_its_reserve(empty: Appliance, monkeypatch: pytest.MonkeyPa
         (lambda path: path.unlink(), "state.db cannot be read as the appliance's state (unable to open database file)"),
     ],
 )
-def test_a_database_that_is_lost(empty: Appliance, spoil: Callable[..., None], told: str) -> None:
+def test_a_database_that_is_lost(
+    empty: Appliance, spoil: Callable[..., None], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
     empty.beat()
     empty.connection.close()
     empty.context.ingest.close()
@@ -87,6 +89,8 @@ def test_a_database_that_is_lost(empty: Appliance, spoil: Callable[..., None], t
     assert (status, len(reasons)) == (503, 1)
     assert told in reasons[0]
     assert empty.visitor().get("/").status_code == 500
+    (line,) = (each for each in caplog.messages if "a request failed with" in each)
+    assert "UsageError" in line or line.endswith(" (file is not a database)")
 
 
 def samples(appliance: Appliance) -> dict[tuple[str, str], float]:

@@ -165,6 +165,15 @@ def test_hosts_and_networks(host: str, network: str, inside: bool) -> None:
     assert policy.allows_host(host) is inside
 
 
+def test_senders_of_ipv4_at_a_socket_of_ipv6() -> None:
+    with post() as here:
+        port = here.listener.listen("::ffff:127.0.0.1", 0)  # as "::", which accepts both, for this machine only
+        assert associated(port).is_established
+        assert rejection(associated(port, calling="ROGUE")) == (1, 1, 3)
+        until(lambda: here.said("rejected"))
+        assert {told.sender for told in here.told} == {"STORESCU@127.0.0.1", "ROGUE@127.0.0.1"}
+
+
 def test_nobody_is_let_in_when_the_rules_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """pynetdicom ignores what a handler raises."""
     with post() as here:
