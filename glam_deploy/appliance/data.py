@@ -185,7 +185,9 @@ class DataFolder:
     def _lost_state(self, kept: list[str]) -> Obstacle:
         remedy = "put it back, or move the folder away and restore a backup"
         if kept:
-            remedy += f"; or, to go back to the release before, rename {kept[-1]} to {self.database.name}"
+            name = self.database.name
+            rename = f"delete {name}-wal and {name}-shm, and rename {kept[-1]} to {name}"
+            remedy += f"; or, to go back to the release before, {rename}"
         return Obstacle(what=f"holds what was received, and no {self.database.name}", remedy=remedy)
 
     def make(self) -> None:
