@@ -127,7 +127,7 @@ def _unit(text: str, made: Installation) -> str:
     config = _systemd_word(str(made.config))
     used = (made.folder, made.data, made.bundle, Path(made.program[0]))
     values = {
-        "ExecStartPre": f"{command} check-config --config {config}",
+        "ExecStartPre": f"-{command} check-config --config {config}",
         "ExecStart": f"{command} serve --config {config}",
         "User": made.account.name,
         "Group": made.account.group,

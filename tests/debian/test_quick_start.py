@@ -97,7 +97,7 @@ def test_the_service_starts_as_its_user(debian: Path) -> None:
     shutil.copytree(debian / HOME / "demo/bundle", debian / "srv/glam/bundle")
     start = """
 unit=/etc/systemd/system/glam-deploy.service
-of() { sed -n "s/^$1=//p" $unit; }
+of() { sed -n "s/^$1=-\\?//p" $unit; }
 rm -r /root/glam/typed && cd /
 as="setpriv --reuid $(of User) --regid $(of Group) --clear-groups --no-new-privs --bounding-set=-all"
 $as $(of ExecStartPre)

@@ -217,7 +217,7 @@ def as_the_unit_does(folder: Path) -> Iterator[list[bytes]]:
         "NOTIFY_SOCKET": str(path),
         "PYTHONPATH": os.pathsep.join(map(str, PATHS)),
     }
-    script = f"umask {unit['UMask']}; {unit['ExecStartPre']} && exec {unit['ExecStart']}"
+    script = f"umask {unit['UMask']}; {unit['ExecStartPre'].removeprefix('-')} && exec {unit['ExecStart']}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, (folder / "log").open("wb") as log:
         notify.bind(str(path))
         reader = threading.Thread(target=lambda: messages.extend(iter(lambda: notify.recv(100), b"end")))
