@@ -12,6 +12,11 @@ from glam_deploy.installation import page
 
 FOLDERS = frozenset({"spool", "quarantine", "results"})
 """Top folders of the data folder in which rows name files."""
+_PLAIN = (
+    "typeof({0}) = 'text' AND instr({0}, char(0)) = 0 AND {0} NOT GLOB '.*' AND {0} NOT GLOB '*/.*'"
+    " AND {0} NOT GLOB '*//*' AND {0} NOT GLOB '*/'"
+)
+"""SQL: a path without empty, hidden and relative parts. Only other ones are looked at here, one by one."""
 _PATHS = (("instance", "path"), ("quarantine", "path"), ("parcel_object", "path"), ("job_view", "folder"))
 
 
@@ -57,10 +62,15 @@ def foreign_content(connection: sqlite3.Connection) -> str:
     if differing := sorted(found ^ expected):
         return f"its tables are not those of this release ({differing[0]})"
     for table, column in _PATHS:
-        query = f"SELECT DISTINCT {column} FROM {table} WHERE {column} NOT NULL"  # both names are of this module
+        below = " OR ".join(f"{column} GLOB '{folder}/*'" for folder in sorted(FOLDERS))
+        plain = f"{_PLAIN.format(column)} AND ({below})"
+        query = (
+            f"SELECT {column} FROM {table} WHERE {column} NOT NULL AND NOT ({plain})"  # all names are of this module
+        )
         if not all(_is_inside(name) for (name,) in connection.execute(query)):
             return f"a path of the table {table} leads out of the data folder"
-    if not all(_is_name(key) for (key,) in connection.execute("SELECT key FROM job")):
+    keys = f"SELECT key FROM job WHERE NOT ({_PLAIN.format('key')} AND key != '' AND key NOT GLOB '*/*')"
+    if not all(_is_name(key) for (key,) in connection.execute(keys)):
         return "a key of the table job is no name of a folder"
     return ""
 
