@@ -44,7 +44,14 @@ def command(config_path: Path, as_json: bool) -> int:
     if as_json:
         click.echo(config.model_dump_json(indent=2))
         return int(bool(missing))
-    for line in (*describe(config), *_unknown_senders(config), *_notes(config), *missing, *_privileged_ports(config)):
+    for line in (
+        *describe(config),
+        *_unknown_senders(config),
+        *_without_effect(config),
+        *_notes(config),
+        *missing,
+        *_privileged_ports(config),
+    ):
         console.out.print(line, soft_wrap=True)
     but = f", but {len(missing)} missing, without which `serve` cannot work" if missing else ""
     console.out.print(f"{config_path} is valid{but}", soft_wrap=True)
@@ -127,6 +134,20 @@ def _unknown_senders(config: "Config") -> Iterator[str]:
     """Rules for senders that may not send."""
     for key, title in config.unknown_senders():
         yield f"note       {key} names {title}, which is in no [[receive.senders]] and may not send"
+
+
+def _without_effect(config: "Config") -> Iterator[str]:
+    """Settings that are valid, but with which nothing can arrive, be delivered, or be put off longer."""
+    receive, dispatch = config.receive, config.dispatch
+    if receive.port is None and receive.tls is None and not config.web.stow and config.fetch is None:
+        yield "note       nothing can arrive: receive.port, receive.tls and web.stow are off, and [fetch] is missing"
+    if config.targets and not config.results.kinds:
+        yield "note       the targets get nothing: every kind of [results] is off"
+    if dispatch.first_retry_s > dispatch.longest_retry_s:
+        yield (
+            f"note       dispatch.first_retry_s = {dispatch.first_retry_s:g} is above longest_retry_s = "
+            f"{dispatch.longest_retry_s:g}, which every retry waits"
+        )
 
 
 def _notes(config: "Config") -> Iterator[str]:

@@ -65,6 +65,27 @@ def test_a_token_that_serve_would_refuse_is_refused(cli: Cli, tmp_path: Path, to
     assert "is valid" not in said.out
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("[receive]\nport = false\n", "nothing can arrive: receive.port, receive.tls and web.stow are off"),
+        (
+            "[results]\nseg = false\ncad_sr = false\nsr = false\nsc = false\n[[targets]]\nname = 'a'\nfolder = 'away'\n",
+            "the targets get nothing: every kind of [results] is off",
+        ),
+        (
+            "[dispatch]\nfirst_retry_s = 100\nlongest_retry_s = 5\n",
+            "dispatch.first_retry_s = 100 is above longest_retry_s = 5",
+        ),
+        ("", None),
+    ],
+)
+def test_settings_without_effect_are_told(cli: Cli, tmp_path: Path, more: str, told: str | None) -> None:
+    said = cli("check-config", "--config", written(tmp_path, MINIMAL + more))
+    assert "is valid" in said.out
+    assert f"note       {told}" in said.out if told else "note " not in said.out
+
+
 ACCESS = (
     WITHOUT_WEB
     + """
