@@ -70,7 +70,7 @@ def test_a_token_that_serve_would_refuse_is_refused(cli: Cli, tmp_path: Path, to
     [
         ("[receive]\nport = false\n", "nothing can arrive: receive.port, receive.tls and web.stow are off"),
         (
-            "[results]\nseg = false\ncad_sr = false\nsr = false\nsc = false\n[[targets]]\nname = 'a'\nfolder = 'away'\n",
+            "[results]\nseg = false\ncad_sr = false\nsr = false\nsc = false\n[[targets]]\nname='a'\nfolder='away'\n",
             "the targets get nothing: every kind of [results] is off",
         ),
         (
