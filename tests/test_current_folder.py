@@ -54,6 +54,7 @@ def test_python_dash_m(tmp_path: Path, words: dict[str, Path], command: str) -> 
     assert done.returncode == (3 if "gpu_check" in command else 0), done.stderr
 
 
+@pytest.mark.slow
 def test_bench_and_the_processes_of_its_rungs(tmp_path: Path, words: dict[str, Path]) -> None:
     here = hostile(tmp_path / "here")
     images = ["--images", words["png"], "--no-ladder", "--quick"]

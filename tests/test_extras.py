@@ -42,7 +42,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return material(tmp_path_factory.mktemp("material"))
 
 
-QUICK_LINES = ("", "dicom,appliance")
+QUICK_LINES = ("",)
 """The lines that `make test` tries; `make test-slow` tries the others."""
 
 

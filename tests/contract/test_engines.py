@@ -191,6 +191,7 @@ def test_local_stage(name: str, opened: OpenedEngines, images: list[np.ndarray])
     assert_keeps_contract(name, outputs, "local", 1)
 
 
+@pytest.mark.slow
 @network
 @pytest.mark.parametrize("used", [(1, 6), (5, 2), (3, 4)])
 @pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])

@@ -184,6 +184,7 @@ def run_mercure(bundle: Path, room: Path, task: bytes) -> subprocess.CompletedPr
     return subprocess.run(command, env=environment, cwd=room, check=False, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_mercure(bundle: Path, views: dict[View, bytes], tmp_path: Path) -> None:
     task = {"id": "1", "process": [{"module_name": "glam", "settings": {"patches": 3}}]}
     ran = run_mercure(bundle, tmp_path, json.dumps(task).encode())

@@ -40,12 +40,14 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tree"
 
 
+@pytest.mark.slow
 def test_all_right(tree: Path, context: GpuContext) -> None:
     gpu_tests.run(context)
     found = context.record.results("gpu_tests")
     assert found == {room: {"passed": 1, "skipped": 0, "failed": [], "failures": {}} for room in ("device", "chain")}
 
 
+@pytest.mark.slow
 def test_failures_are_named_and_kept(tree: Path, context: GpuContext) -> None:
     (tree / "tests/glam_deploy/gpu/device/gpu_two.py").write_text(MIXED)
     with pytest.raises(BackendRunError, match=r"1 tests fail on this GPU: .*gpu_two::test_wrong"):

@@ -90,5 +90,6 @@ def test_a_library_that_is_not_installed(context: GpuContext, monkeypatch: pytes
         library.run(context)
 
 
+@pytest.mark.slow
 def test_on_the_fake_gpu() -> None:
     run_inside(HERE / "gpu_library.py")

@@ -91,6 +91,7 @@ def dice_by_definition(folder: Path, bundle: Path, name: str) -> float:
     return float(2 * saliency[mask].sum() / (saliency.sum() + mask.sum()))
 
 
+@pytest.mark.slow
 def test_a_bundle_on_a_list(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ten exams, so that there are intervals; one file cannot be read, and one is a mask by its name."""
     labels = write_exams(tmp_path, 10)

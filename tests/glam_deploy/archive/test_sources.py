@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_searched_is_an_entry(tree: Path, monkeypatch: p
     monkeypatch.setattr(os, "scandir", scandir)
     source = open_source([str(tree)])
     (entry,) = [entry for entry in source.entries() if entry.name == "b"]
-    assert "folder that could not be searched" in reason(source, entry)
+    assert reason(source, entry) == "it cannot be read (Permission denied): check its path and rights"
 
 
 MEMBERS = [

@@ -222,6 +222,7 @@ def test_ctrl_c_stops_the_real_library(start: Start, golden_bundle: Path, tmp_pa
     assert snapshot(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_real_engines_in_a_real_bundle(cli: Cli, golden_bundle: Path, tmp_path: Path) -> None:
     folder = linked(golden_bundle, tmp_path / "bundle")

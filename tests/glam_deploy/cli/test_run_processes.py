@@ -225,6 +225,7 @@ def test_ascii_terminal(start: Start, bundle: Path, image: Path, tmp_path: Path)
 # the real network
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_real_bundle(golden_bundle: Path, image: Path, tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("glam-deploy")

@@ -217,6 +217,7 @@ def test_progress_shows_on_no_other_stream(start: Start, bundle: Path, forced: d
 # the real network
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_real_bundle(cli: Cli, golden_bundle: Path) -> None:
     said = cli("verify", "--bundle", golden_bundle)

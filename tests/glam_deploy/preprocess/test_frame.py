@@ -40,6 +40,7 @@ def cases(draw):
     return sample, (row, column)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(case=cases())
 def test_a_bright_pixel_comes_back_to_its_place(case):

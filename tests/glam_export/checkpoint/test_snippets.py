@@ -24,6 +24,8 @@ from glam_export.checkpoint.snippets import program as printed_program
 from glam_export.checkpoint.state_dict import find_state_dict
 from glam_export.checkpoint.weights_file import read_weights_file
 
+pytestmark = pytest.mark.slow
+
 STATE = {
     "detection_network.a.weight": torch.arange(6.0).reshape(2, 3),
     "detection_network.a.num_batches_tracked": torch.tensor(7),
@@ -114,7 +116,6 @@ def run_programs(*programs: tuple[Path, str]) -> tuple[list[int], str]:
     return [int(line) for line in done.stdout.splitlines() if line.isdecimal()], done.stderr
 
 
-@pytest.mark.slow
 def test_a_file_without_weights_is_told_so_and_nothing_is_written(tmp_path: Path) -> None:
     contents: list[object] = [[1, 2], {}, {"state_dict": {}}, {"names": ["a"]}]
     paths = [tmp_path / f"w{number}.pkl" for number in range(len(contents))]
@@ -134,7 +135,6 @@ SEVERAL: dict[str, object] = {
 }
 
 
-@pytest.mark.slow
 def test_of_several_networks_none_is_picked(tmp_path: Path) -> None:
     alone = {"alone in a list": [1, (ARRAYS, {"lr": 0.1})]}
     for case, content in {**SEVERAL, **alone}.items():
@@ -174,7 +174,6 @@ class Net(torch.nn.Module):
 """
 
 
-@pytest.mark.slow
 def test_modules_of_the_writing_program_need_none_of_its_code(tmp_path: Path) -> None:
     writers = ["torch.save({'epoch': 3, 'net': Net()}, 'zip.pt', pickle_protocol=4)", "torch.save(Net(), 'old.pt')"]
     assert run_programs(*((tmp_path, OWN_MODULES + writer) for writer in writers))[0] == [0, 0]
@@ -206,7 +205,6 @@ def test_a_state_dict_in_a_list_is_saved_by_the_printed_program(tmp_path: Path, 
     assert find_state_dict(read_weights_file(tmp_path / "w.state_dict.pt"), tmp_path).tensors.keys() == STATE.keys()
 
 
-@pytest.mark.slow
 def test_a_class_of_the_writing_program_is_not_needed(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "s.pt")
     made = "import pickle, torch\ncontent = {'trainer': Trainer(torch.load('s.pt'), 3)}\n"

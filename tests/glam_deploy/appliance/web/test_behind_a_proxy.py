@@ -147,7 +147,7 @@ def test_forged_headers_behind_nginx_change_nothing(tmp_path: Path, lines: str) 
         assert [line["sender"] for line in made.audited("web_refused")] == [CLIENT, STRANGER]
         with overview.open_read_only(made.appliance.context.data.database) as connection:
             beat = overview.components(connection, 0.0)["web"].detail
-        assert set(beat) == {"host", "port", "tls", "stow", "forwarded_by"}
+        assert set(beat) == {"host", "port", "tls", "stow", "forwarded_by", "secrets"}
 
 
 def test_foreign_names_behind_nginx_are_refused(tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ def test_real_engine(
 @pytest.mark.network
 @pytest.mark.parametrize("precision", KINDS)
 @pytest.mark.parametrize(
-    "network", [pytest.param(key, marks=pytest.mark.slow if key is GMIC else ()) for key in BUNDLES]
+    "network", [pytest.param(key, marks=() if key is GLAM_CONCATENATION else pytest.mark.slow) for key in BUNDLES]
 )
 def test_real_fusion_engine(
     request: pytest.FixtureRequest, logs: list[Any], network: NetworkSpec, precision: Precision

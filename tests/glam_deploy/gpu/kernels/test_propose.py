@@ -82,6 +82,7 @@ def negative_zeros(rng: np.random.Generator) -> np.ndarray:
 KINDS = (random, faint, tied, periodic, flat, marred, negative_zeros)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     kinds=st.lists(st.sampled_from(KINDS), min_size=8, max_size=8),
