@@ -7,8 +7,8 @@ the result of one image would have the identity of the other.
 import hashlib
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -91,6 +91,15 @@ def unchanged(path: Path) -> Iterator[str]:
     with snapshot.holding():
         yield snapshot.sha256
     snapshot.require_unchanged()
+
+
+@contextmanager
+def holding(snapshots: Iterable[Snapshot]) -> Iterator[None]:
+    """Context in which the path of each snapshot leads to its file, as of `Snapshot.holding`."""
+    with ExitStack() as stack:
+        for snapshot in snapshots:
+            stack.enter_context(snapshot.holding())
+        yield
 
 
 def require_sha256(path: Path, sha256: str) -> None:

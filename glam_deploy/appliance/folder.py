@@ -8,7 +8,6 @@ hidden folder inside the target; objects are moved to their names first, `result
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from glam_deploy.exams import ViewScores, score_exams
 from glam_deploy.json_records import parse_json, to_json
 from glam_deploy.outputs.report import STATEMENT, exam_content
 from glam_deploy.records import Facts, View
-from glam_deploy.unchanged import require_sha256
+from glam_deploy.unchanged import holding, require_sha256
 
 RESULT = "result.json"
 SCHEMA = "glam-deploy.run-dir"
@@ -134,9 +133,7 @@ class _Study:
         """Make the results, or none if a file is changed meanwhile: it is read several times, and results of one image
         must not get the UIDs of another.
         """
-        with ExitStack() as stack:
-            for file in self._files.values():
-                stack.enter_context(file.snapshot.holding())
+        with holding(file.snapshot for file in self._files.values()):
             self._views = [self._processed(view) for view in self._views]
             try:
                 self._publisher.reports.publish(self._job, self._views)

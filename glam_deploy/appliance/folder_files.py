@@ -5,7 +5,6 @@ one. Both fail then: results refer to an image by this UID, and a viewer could s
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from glam_deploy.images import image_files
 from glam_deploy.input_files import find_inputs, head_of, is_dicom
 from glam_deploy.outputs.writer import is_result
 from glam_deploy.records import Mammogram
-from glam_deploy.unchanged import Snapshot
+from glam_deploy.unchanged import Snapshot, holding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +149,7 @@ class _FolderReader:
             self._mammograms += versions
             return
         failures: dict[Path, _Unusable] = {}
-        with ExitStack() as stack:
-            for file in versions:
-                stack.enter_context(file.snapshot.holding())
+        with holding(file.snapshot for file in versions):
             conflict = self._conflict(versions, failures)
         if conflict:
             self._refuse(versions, conflict)

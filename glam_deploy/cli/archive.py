@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from glam_deploy.bundle import Trust
 from glam_deploy.cli import console
+from glam_deploy.cli.inputs import print_passed_over
 from glam_deploy.cli.options import (
     Decorator,
     DocumentedCommand,
@@ -209,7 +210,7 @@ def _dry_run(plan: "RunPlan") -> int:
         counts = survey(plan)
     noun = "entry" if counts["new"] == 1 else "entries"
     again = f", {counts[REPEATED]} named again" if counts[REPEATED] else ""
-    _print_passed_over(counts[PASSED_OVER])
+    print_passed_over(counts[PASSED_OVER], "of the source")
     console.out.print(f"{counts['new']} {noun} to try, {counts[KEPT]} with a row{again}; nothing was computed")
     return 0
 
@@ -236,7 +237,7 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             _tell_damage(driver, plan.dest)
             _tell_ambiguous(driver.ambiguous)
     summary = write_summary(plan.dest)
-    _print_passed_over(driver.passed_over)
+    print_passed_over(driver.passed_over, "of the source")
     if driver.unlimited:
         reason = f"decoders of a node have {driver.unlimited}"
         console.err.print(f"{reason}: see {page('security.md')}, Decoders", soft_wrap=True)
@@ -250,12 +251,6 @@ def _run(plan: "RunPlan", address: str | None) -> int:
         text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}, summary in {summary}"
         console.out.print(text, soft_wrap=True)
     return 1 if counts["failed"] or counts["unreadable"] or driver.lost or not counts.total() else 0
-
-
-def _print_passed_over(number: int) -> None:
-    if number:
-        verb = "was" if number == 1 else "were"
-        console.err.print(f"{counted(number, 'other file')} of the source {verb} passed over", soft_wrap=True)
 
 
 def _tell_damage(driver: "Driver", dest: Path) -> None:

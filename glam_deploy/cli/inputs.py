@@ -95,9 +95,14 @@ def _is_outline(path: Path) -> bool:
 
 
 def _print_passed_over(folder: Path, others: Sequence[Path]) -> None:
-    if number := sum(not is_result(path) for path in others):
+    print_passed_over(sum(not is_result(path) for path in others), f"in {folder}")
+
+
+def print_passed_over(number: int, place: str) -> None:
+    """Print how many files are no images, to standard error; nothing for 0. `place`: such as "in FOLDER"."""
+    if number:
         verb = "was" if number == 1 else "were"
-        console.err.print(f"{counted(number, 'other file')} in {folder} {verb} passed over", soft_wrap=True)
+        console.err.print(f"{counted(number, 'other file')} {place} {verb} passed over", soft_wrap=True)
 
 
 # tables of views

@@ -203,7 +203,8 @@ def test_a_file_of_two_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_the_reader_of_openvino_refuses_is_an_error_of_the_engine() -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
-    made = model(helper.make_graph([helper.make_node("Unknown", ["x"], ["y"], domain="nobody")], "g", [x], [y]))
+    node = helper.make_node("NotImplementedAnywhere", ["x"], ["y"], domain="com.example")
+    made = model(helper.make_graph([node], "g", [x], [y]))
     with pytest.raises(BackendBuildError, match=r"local graph: OpenVINO .* rejects it"):
         openvino.graph_engine(made.SerializeToString(), "local", network=GLAM_CONCATENATION)
 

@@ -165,7 +165,7 @@ def _in_one_tar(limited: "_Limited") -> Iterator[_Found]:
             holes += info.size if info.issparse() else 0
             if holes > _FREE:
                 raise InputError(f"the archive has more than {_FREE} bytes of sparse files: it is no archive of images")
-            # a type that nobody knows is a regular file (POSIX, ustar), for tarfile too
+            # POSIX (pax, ustar typeflag): a member whose type flag is not defined is a regular file
             if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
                 yield info.name or _NAMELESS, info.size, _tar_opener(archive, info)
             if archive.offset >= sys.maxsize:
