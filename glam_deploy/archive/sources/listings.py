@@ -16,14 +16,13 @@ from glam_deploy.archive.sources.locations import (
     is_named_image,
     local_location,
     local_path,
-    may_be_image,
     name_of,
     unpacked_suffix,
     without_credentials,
 )
 from glam_deploy.archive.sources.storage import Doubt, exists, filesystem, is_url, local_doubt, open_binary, url_doubt
 from glam_deploy.errors import InputError, UsageError
-from glam_deploy.input_files import head_of, looks_like_image
+from glam_deploy.input_files import has_image, has_no_suffix, head_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,24 +245,14 @@ def _visible(target: Path, place: Path) -> bool:
 
 
 def _is_wanted(path: Path) -> bool:
-    return (
-        is_named_image(path.name)
-        or looks_like_image(path)
-        or (may_be_image(path.name) and _is_special(path))
-        or _is_archive(path)
-    )
-
-
-def _is_archive(path: Path) -> bool:
+    """Whether a file gets a row; so does one without a suffix that cannot be read, also a pipe, socket or device."""
+    if is_named_image(path.name):
+        return True
     try:
-        return is_archive(path.name, head_of(path))
+        head = head_of(path)
     except InputError:
-        return False
-
-
-def _is_special(path: Path) -> bool:
-    """Whether a path leads to a pipe, socket or device, which gets a row with this reason."""
-    return exists(path) and not (path.is_file() or path.is_dir())
+        return has_no_suffix(path) and not path.is_dir()
+    return has_image(path, head) or is_archive(path.name, head)
 
 
 def _local_entry(path: Path) -> Entry:
